@@ -1,0 +1,36 @@
+"""minisparse: sparse neural networks from scratch in NumPy, SciPy and Numba.
+
+The names below are loaded on first use, so that ``import minisparse`` and ``minisparse --help`` cost
+neither SciPy nor Numba.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = ("curvature", "data", "errors", "experiments", "kernels", "methods", "nn", "sparsity")
+_NAMES = {
+    "models": ("minisparse.nn", "models"),
+    "train": ("minisparse.train.run", "train"),
+    "Run": ("minisparse.train.run", "Run"),
+    "catalogue": ("minisparse.methods.registry", "catalogue"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Sub-packages, the few top-level functions, and every method class under its paper's name."""
+    if name in _MODULES:
+        return import_module(f"minisparse.{name}")
+    if name in _NAMES:
+        module, attribute = _NAMES[name]
+        return getattr(import_module(module), attribute)
+    if not name.startswith("_"):
+        classes = import_module("minisparse.methods.registry").classes()
+        if name in classes:
+            return classes[name]
+    raise AttributeError(f"module 'minisparse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_MODULES, *_NAMES, "__version__"])

@@ -1,0 +1,1 @@
+"""Compiled loops on raw arrays. Imports only numpy and numba, and nothing of minisparse."""

@@ -1,0 +1,74 @@
+"""Learning-rate schedules: functions of the step t and the horizon T, as small frozen values.
+
+    constant   lr                                                                         (1)
+    step       lr * gamma^k,  k = number of milestones (shares of T) not after t           (2)
+    cosine     floor + (lr - floor) (1 + cos(pi t / T)) / 2                                (3)
+
+Each rises linearly from lr/w to lr over the first w = warmup * T steps. I. Loshchilov, F. Hutter, SGDR,
+ICLR 2017, arXiv:1608.03983; P. Goyal et al., arXiv:1706.02677.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import cos, isfinite, pi
+
+from minisparse.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Rate(ABC):
+    """lr: largest rate; warmup: share of the run over which it is reached."""
+
+    lr: float = 0.1
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lr, bool) or not (isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"learning rate: got {self.lr!r}, expected a number > 0.")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup: got {self.warmup!r}, expected 0 <= warmup < 1.")
+
+    def at(self, t: int, horizon: int) -> float:
+        """Rate of step t = 0, 1, ..., horizon - 1; later steps keep the last rate."""
+        rising = self.warmup * horizon
+        if t < rising:
+            return self.lr * (t + 1) / (rising + 1)
+        return self._main(min(t, horizon), horizon)
+
+    @abstractmethod
+    def _main(self, t: int, horizon: int) -> float:
+        """The schedule without warm-up."""
+
+
+@dataclass(frozen=True)
+class Constant(Rate):
+    """Equation (1)."""
+
+    def _main(self, t: int, horizon: int) -> float:
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Step(Rate):
+    """Equation (2)."""
+
+    gamma: float = 0.1
+    milestones: tuple[float, ...] = (0.5, 0.75)
+
+    def _main(self, t: int, horizon: int) -> float:
+        return self.lr * self.gamma ** sum(t >= m * horizon for m in self.milestones)
+
+
+@dataclass(frozen=True)
+class Cosine(Rate):
+    """Equation (3)."""
+
+    floor: float = 0.0
+
+    def _main(self, t: int, horizon: int) -> float:
+        return self.floor + (self.lr - self.floor) * (1 + cos(pi * t / horizon)) / 2
+
+
+RATES: dict[str, type[Rate]] = {"constant": Constant, "step": Step, "cosine": Cosine}

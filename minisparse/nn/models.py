@@ -1,0 +1,233 @@
+"""The models of the field by name, and any MLP from a string.
+
+    mlp:64-128-10         fully connected, ReLU between layers; 'mlp:64-128-10:tanh' for another activation
+    lenet-300-100         Y. LeCun et al., Proc. IEEE 86(11), 1998
+    lenet-5               the Caffe form used in pruning papers: conv 20 and 50 of 5x5, 500 hidden units
+    set-mlp               3072-4000-1000-4000-10, D. C. Mocanu et al., arXiv:1707.04780
+    conv-2, conv-4, conv-6  small VGG forms of J. Frankle, M. Carbin, arXiv:1803.03635
+    vgg-small             conv 64-64-M-128-128-M-256-256-M with BatchNorm, one linear layer
+    resnet-20             K. He et al., arXiv:1512.03385, section 4.2, shortcuts of option A;
+                          'resnet-20:0.5' multiplies all widths
+
+Layers take their input size from the data, so every model works on every image size it fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.random import Generator
+
+from minisparse.errors import ShapeError, UsageError, unknown_name
+from minisparse.nn.activation import Activation
+from minisparse.nn.conv import Conv2d
+from minisparse.nn.init import INITIALIZERS, Geometry, Initializer
+from minisparse.nn.layer import Layer, Shape
+from minisparse.nn.linear import Linear
+from minisparse.nn.network import Network
+from minisparse.nn.norm import BatchNorm2d
+from minisparse.nn.pool import Flatten, GlobalAvgPool, MaxPool2d
+from minisparse.nn.residual import Residual, Sequence, SubsamplePad
+from minisparse.nn.weight import MaskedWeight
+from minisparse.nn.window import Window
+from minisparse.rng import generator
+
+
+@dataclass
+class Builder:
+    """Makes layers with initial values drawn in the order they are asked for."""
+
+    rng: Generator
+    init: Initializer
+
+    def weight(self, geometry: Geometry) -> MaskedWeight:
+        if min(geometry) < 1:
+            raise ShapeError(f"layer (out, channels, kh, kw): got {geometry}, expected sizes >= 1.")
+        return MaskedWeight(self.init(geometry, self.rng).astype(np.float32), geometry)
+
+    def linear(self, inputs: int, outputs: int) -> Linear:
+        weight = self.weight((outputs, inputs, 1, 1))
+        return Linear(weight, np.zeros(outputs, dtype=np.float32))
+
+    def conv(self, channels: int, out: int, window: Window, bias: bool = True) -> Conv2d:
+        weight = self.weight((out, channels, *window.kernel))
+        return Conv2d(weight, window, np.zeros(out, dtype=np.float32) if bias else None)
+
+
+def _image(shape: Shape, model: str) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ShapeError(f"model '{model}' input: got sample shape {shape}, expected (c, h, w).")
+    return shape[0], shape[1], shape[2]
+
+
+def _head(b: Builder, layers: dict[str, Layer], shape: Shape, widths: list[int]) -> None:
+    """Append Flatten and fully connected layers of these widths, ReLU between them."""
+    layers["flatten"] = Flatten()
+    inputs = prod(Sequence(layers).output_shape(shape))
+    for k, width in enumerate(widths, 1):
+        layers[f"fc{k}"] = b.linear(inputs, width)
+        if k < len(widths):
+            layers[f"relu_fc{k}"] = Activation("relu")
+        inputs = width
+
+
+def mlp(b: Builder, shape: Shape, widths: list[int], activation: str = "relu") -> dict[str, Layer]:
+    """Layers fc1, fc2, ... of these widths; the input is flattened."""
+    layers: dict[str, Layer] = {"flatten": Flatten()}
+    inputs = prod(shape)
+    for k, width in enumerate(widths, 1):
+        layers[f"fc{k}"] = b.linear(inputs, width)
+        if k < len(widths):
+            layers[f"act{k}"] = Activation(activation)
+        inputs = width
+    return layers
+
+
+def lenet5(b: Builder, shape: Shape, outputs: int) -> dict[str, Layer]:
+    """20 and 50 filters of 5x5 (3x3, padded, on images under 16 pixels), 2x2 pooling, 500 units."""
+    channels, h, w = _image(shape, "lenet-5")
+    window = Window.of(5) if min(h, w) >= 16 else Window.of(3, padding=1)
+    layers: dict[str, Layer] = {
+        "conv1": b.conv(channels, 20, window),
+        "pool1": MaxPool2d(Window.of(2, 2)),
+        "conv2": b.conv(20, 50, window),
+        "pool2": MaxPool2d(Window.of(2, 2)),
+    }
+    _head(b, layers, shape, [500, outputs])
+    return layers
+
+
+def conv_n(b: Builder, shape: Shape, outputs: int, blocks: list[int], name: str) -> dict[str, Layer]:
+    """Blocks of two 3x3 convolutions and a 2x2 pool, then 256-256-outputs."""
+    channels, _, _ = _image(shape, name)
+    layers: dict[str, Layer] = {}
+    for k, width in enumerate(blocks, 1):
+        for j, inputs in enumerate((channels, width), 1):
+            layers[f"conv{2 * k - 2 + j}"] = b.conv(inputs, width, Window.of(3, padding=1))
+            layers[f"relu{2 * k - 2 + j}"] = Activation("relu")
+        layers[f"pool{k}"] = MaxPool2d(Window.of(2, 2))
+        channels = width
+    _head(b, layers, shape, [256, 256, outputs])
+    return layers
+
+
+def _conv_bn(b: Builder, channels: int, width: int, stride: int = 1) -> dict[str, Layer]:
+    window = Window.of(3, stride=stride, padding=1)
+    return {"conv": b.conv(channels, width, window, bias=False), "bn": BatchNorm2d(width)}
+
+
+def vgg_small(b: Builder, shape: Shape, outputs: int) -> dict[str, Layer]:
+    """Six BatchNorm convolutions in three stages."""
+    channels, _, _ = _image(shape, "vgg-small")
+    layers: dict[str, Layer] = {}
+    for k, width in enumerate((64, 128, 256), 1):
+        for j in (1, 2):
+            pieces = _conv_bn(b, channels, width)
+            layers |= {f"{part}{k}_{j}": layer for part, layer in pieces.items()}
+            layers[f"relu{k}_{j}"] = Activation("relu")
+            channels = width
+        layers[f"pool{k}"] = MaxPool2d(Window.of(2, 2))
+    _head(b, layers, shape, [outputs])
+    return layers
+
+
+def resnet20(b: Builder, shape: Shape, outputs: int, width: float = 1.0) -> dict[str, Layer]:
+    """Three stages of three basic blocks, 16, 32 and 64 channels times `width`."""
+    channels, _, _ = _image(shape, "resnet-20")
+    widths = [round(16 * width), round(32 * width), round(64 * width)]
+    if not np.isfinite(width) or min(widths) < 1:
+        raise ShapeError(f"model 'resnet-20' width: got {width}, expected at least 1/16.")
+    first = _conv_bn(b, channels, widths[0])
+    layers: dict[str, Layer] = {f"{part}1": layer for part, layer in first.items()}
+    layers["relu1"] = Activation("relu")
+    channels = widths[0]
+    for stage, out in enumerate(widths, 1):
+        for block in range(1, 4):
+            stride = 2 if stage > 1 and block == 1 else 1
+            a, c = _conv_bn(b, channels, out, stride), _conv_bn(b, out, out)
+            branch: dict[str, Layer] = {
+                "conv1": a["conv"],
+                "bn1": a["bn"],
+                "relu1": Activation("relu"),
+            }
+            branch |= {"conv2": c["conv"], "bn2": c["bn"]}
+            same = stride == 1 and channels == out
+            shortcut = None if same else Sequence({"pad": SubsamplePad(stride, out)})
+            layers[f"block{stage}_{block}"] = Residual(Sequence(branch), shortcut)
+            layers[f"relu{stage}_{block}"] = Activation("relu")
+            channels = out
+    layers["pool"] = GlobalAvgPool()
+    layers["fc"] = b.linear(channels, outputs)
+    return layers
+
+
+Plan = Callable[[Builder, Shape, int, str], dict[str, Layer]]
+
+
+def _mlp_plan(b: Builder, shape: Shape, outputs: int, text: str) -> dict[str, Layer]:
+    widths, _, activation = text.partition(":")
+    parts = widths.split("-")
+    if not all(p.isdigit() and int(p) >= 1 for p in parts):
+        raise UsageError(
+            f"model 'mlp:{text}': got widths {widths!r}, expected positive integers joined by '-', "
+            "such as mlp:64-128-10."
+        )
+    numbers = [int(p) for p in parts]
+    if numbers[-1] != outputs or (len(numbers) > 1 and numbers[0] != prod(shape)):
+        raise ShapeError(
+            f"model 'mlp:{text}': got {numbers[0]} inputs and {numbers[-1]} outputs, expected "
+            f"{prod(shape)} and {outputs} for this data."
+        )
+    return mlp(b, shape, numbers[1:], activation or "relu")
+
+
+def _resnet_plan(b: Builder, shape: Shape, outputs: int, text: str) -> dict[str, Layer]:
+    try:
+        width = float(text or 1)
+    except ValueError:
+        raise UsageError(f"model 'resnet-20:{text}': got width {text!r}, expected a number.") from None
+    return resnet20(b, shape, outputs, width)
+
+
+def _conv_plan(blocks: list[int]) -> Plan:
+    name = f"conv-{2 * len(blocks)}"
+    return lambda b, shape, outputs, text: conv_n(b, shape, outputs, blocks, name)
+
+
+PLANS: dict[str, tuple[str, Plan]] = {
+    "mlp": ("any fully connected network, e.g. mlp:64-128-10 or mlp:64-128-10:tanh", _mlp_plan),
+    "lenet-300-100": (
+        "MLP with 300 and 100 hidden units",
+        lambda b, s, o, t: mlp(b, s, [300, 100, o]),
+    ),
+    "lenet-5": ("two convolutions, 500 hidden units", lambda b, s, o, t: lenet5(b, s, o)),
+    "set-mlp": ("MLP 4000-1000-4000", lambda b, s, o, t: mlp(b, s, [4000, 1000, 4000, o])),
+    "conv-2": ("2 convolutions, 3 linear layers", _conv_plan([64])),
+    "conv-4": ("4 convolutions, 3 linear layers", _conv_plan([64, 128])),
+    "conv-6": ("6 convolutions, 3 linear layers", _conv_plan([64, 128, 256])),
+    "vgg-small": ("6 BatchNorm convolutions", lambda b, s, o, t: vgg_small(b, s, o)),
+    "resnet-20": ("residual network, width e.g. resnet-20:0.5", _resnet_plan),
+}
+
+
+def build(
+    name: str, input_shape: Shape, outputs: int, seed: int = 0, init: str = "kaiming-normal"
+) -> Network:
+    """A network for samples of `input_shape` with `outputs` outputs, float32, initialised from `seed`.
+
+    Raises UnknownNameError, UsageError or ShapeError when name, initialiser or shapes do not fit.
+    """
+    kind, _, text = name.partition(":")
+    if kind not in PLANS:
+        raise unknown_name("model", name, PLANS)
+    if init not in INITIALIZERS:
+        raise unknown_name("initializer", init, INITIALIZERS)
+    if outputs < 1:
+        raise ShapeError(f"model '{name}' outputs: got {outputs}, expected at least 1.")
+    if text and kind not in ("mlp", "resnet-20"):
+        raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
+    builder = Builder(generator(seed, "init"), INITIALIZERS[init])
+    return Network(PLANS[kind][1](builder, input_shape, outputs, text), input_shape, name)

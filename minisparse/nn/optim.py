@@ -1,0 +1,127 @@
+"""Optimisers: SGD (momentum, Nesterov, weight decay), Adam and AdamW, with generic slots.
+
+    SGD      d = g + wd w;  u <- mu u + d;  w <- w - lr u        (Nesterov: w <- w - lr (d + mu u))   (1)
+    Adam     d = g + wd w;  m <- b1 m + (1-b1) d;  v <- b2 v + (1-b2) d^2;
+             w <- w - lr mhat / (sqrt(vhat) + eps),  mhat = m / (1 - b1^t), vhat = v / (1 - b2^t)     (2)
+    AdamW    the same with d = g, and w <- (1 - lr wd) w first                                        (3)
+
+D. P. Kingma, J. Ba, Adam, ICLR 2015, arXiv:1412.6980; I. Loshchilov, F. Hutter, Decoupled Weight Decay
+Regularization, ICLR 2019, arXiv:1711.05101.
+
+A zero weight with zero gradient and zero slots stays exactly zero under all of them: this is what keeps
+pruned weights pruned, and `remap` is the one way slots follow a change of topology.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from minisparse.errors import UsageError
+from minisparse.kernels.update import adam_update, sgd_update
+from minisparse.nn.network import Network
+from minisparse.nn.param import Array, Param
+
+
+def _positive(name: str, value: float, least: float = 0.0, most: float = np.inf) -> float:
+    if isinstance(value, bool) or not (least <= value < most):
+        raise UsageError(f"optimizer {name}: got {value!r}, expected {least} <= {name} < {most}.")
+    return float(value)
+
+
+class Optimizer(ABC):
+    """Steps all parameters of a network; slots are arrays of each parameter's shape."""
+
+    slot_names: tuple[str, ...] = ()
+
+    def __init__(self, weight_decay: float = 0.0) -> None:
+        self.weight_decay = _positive("weight_decay", weight_decay)
+        self.slots: dict[str, dict[str, Array]] = {}
+        self.t = 0
+
+    def step(self, network: Network, lr: float) -> None:
+        """One update of every parameter from its grad."""
+        self.t += 1
+        for key, p in network.params().items():
+            slots = self.slots.setdefault(key, {})
+            for name in self.slot_names:
+                if name not in slots:
+                    slots[name] = np.zeros_like(p.value)
+            self._update(p, slots, lr, self.weight_decay if p.decay else 0.0)
+
+    @abstractmethod
+    def _update(self, p: Param, slots: dict[str, Array], lr: float, decay: float) -> None:
+        """Equation of the subclass, in place."""
+
+    def remap(self, key: str, source: Array) -> None:
+        """Move the slots of parameter `key`: entry i takes what entry source[i] had, 0 if -1."""
+        keep = source >= 0
+        for name, slot in self.slots.get(key, {}).items():
+            flat = slot.ravel()
+            moved = np.zeros(source.size, dtype=slot.dtype)
+            moved[keep] = flat[source[keep]]
+            shape = slot.shape if source.size == slot.size else source.shape
+            self.slots[key][name] = moved.reshape(shape)
+
+    def reset(self) -> None:
+        """Forget all slots and the step count."""
+        self.slots.clear()
+        self.t = 0
+
+
+class SGD(Optimizer):
+    """Equation (1). Momentum slot 'u'."""
+
+    def __init__(self, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
+        self.momentum = _positive("momentum", momentum, most=1.0)
+        self.nesterov = nesterov
+        self.slot_names = ("u",) if momentum else ()
+
+    def _update(self, p: Param, slots: dict[str, Array], lr: float, decay: float) -> None:
+        if not self.slot_names:
+            p.value -= p.value.dtype.type(lr) * (p.grad + p.value.dtype.type(decay) * p.value)
+            return
+        real = p.value.real.dtype.type
+        sgd_update(
+            p.value.reshape(-1), p.grad.reshape(-1), slots["u"].reshape(-1),
+            real(lr), real(self.momentum), real(decay), self.nesterov,
+        )  # fmt: skip
+
+
+class Adam(Optimizer):
+    """Equation (2). Slots 'm' and 'v'."""
+
+    slot_names = ("m", "v")
+    decoupled = False
+
+    def __init__(
+        self,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(weight_decay)
+        self.beta1 = _positive("beta1", beta1, most=1.0)
+        self.beta2 = _positive("beta2", beta2, most=1.0)
+        self.eps = _positive("eps", eps)
+
+    def _update(self, p: Param, slots: dict[str, Array], lr: float, decay: float) -> None:
+        real = p.value.real.dtype.type
+        c1, c2 = 1 - self.beta1**self.t, 1 - self.beta2**self.t
+        adam_update(
+            p.value.reshape(-1), p.grad.reshape(-1), slots["m"].reshape(-1), slots["v"].reshape(-1),
+            np.array([lr, self.beta1, self.beta2, self.eps, decay, c1, c2], dtype=real),
+            self.decoupled,
+        )  # fmt: skip
+
+
+class AdamW(Adam):
+    """Equation (3): weight decay decoupled from the gradient's moments."""
+
+    decoupled = True
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

@@ -1,0 +1,179 @@
+"""Pooling and reshaping: MaxPool2d, AvgPool2d, GlobalAvgPool, Flatten, Dropout.
+
+All are linear once the forward point is fixed, so R{y} is the layer applied to R{x} at that point and
+R{dx} is its transpose applied to R{dy}.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from minisparse.errors import UsageError
+from minisparse.kernels.unfold import max_pool, scatter_pool
+from minisparse.nn.conv import channels_first, channels_last
+from minisparse.nn.layer import Layer, Shape, require
+from minisparse.nn.mode import EVAL, Mode
+from minisparse.nn.param import Array
+from minisparse.nn.window import Window
+
+
+class PointwiseLinear(Layer):
+    """A layer without parameters whose Jacobian at the forward point is a fixed linear map."""
+
+    @abstractmethod
+    def push(self, rx: Array) -> Array:
+        """Jacobian at the last forward point times rx (n, *in) -> (n, *out)."""
+
+    def rforward(self, rx: Array) -> Array:
+        return self.push(rx)
+
+    def rbackward(self, dy: Array, rdy: Array) -> tuple[Array, Array]:
+        return self.pull(dy), self.pull(rdy)
+
+
+def _merge(dy: Array, features: int) -> Array:
+    """Leading axes (..., n) of dy folded into one sample axis, channels-last."""
+    return channels_last(dy.reshape(-1, *dy.shape[-features:]))
+
+
+class MaxPool2d(PointwiseLinear):
+    """Largest value per window; at a tie the first place (row by row) takes the gradient."""
+
+    def __init__(self, window: Window) -> None:
+        half = [k // 2 for k in window.kernel]
+        require(
+            all(p <= h for p, h in zip(window.padding, half, strict=True)),
+            f"MaxPool2d padding: got {window.padding}, expected at most half the kernel {tuple(half)}.",
+        )
+        self.window = window
+
+    def forward(self, x: Array, mode: Mode = EVAL) -> Array:
+        last = channels_last(x)
+        n, h, w, c = last.shape
+        self.size = (h, w)
+        out = np.empty((n, *self.window.output_size((h, w)), c), dtype=x.dtype)
+        self.where = np.empty(out.shape, dtype=np.int32)
+        max_pool(last, self.window.array, out, self.where)
+        return channels_first(out)
+
+    def pull(self, dy: Array) -> Array:
+        lead, (h, w) = dy.shape[:-3], self.size
+        last = _merge(dy, 3)
+        m, oh, ow, c = last.shape
+        where: Array = self.where
+        if m != len(where):
+            where = np.broadcast_to(where, (m // len(where), *where.shape)).reshape(m, oh, ow, c)
+        out = np.empty((m, h * w, c), dtype=dy.dtype)
+        scatter_pool(last.reshape(m, oh * ow, c), where.reshape(m, oh * ow, c), out)
+        dx = channels_first(out.reshape(m, h, w, c))
+        return dx.reshape(*lead, *dx.shape[1:])
+
+    def push(self, rx: Array) -> Array:
+        last = channels_last(rx)
+        n, h, w, c = last.shape
+        picked = np.take_along_axis(
+            last.reshape(n, h * w, c), self.where.reshape(n, -1, c).astype(np.intp), axis=1
+        )
+        return channels_first(picked.reshape(self.where.shape))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require(len(shape) == 3, f"MaxPool2d input: got sample shape {shape}, expected (c, h, w).")
+        return (shape[0], *self.window.output_size((shape[1], shape[2])))
+
+
+class AvgPool2d(PointwiseLinear):
+    """Mean over each window; padding counts as zeros in the mean (the count is always kh * kw)."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.area = window.kernel[0] * window.kernel[1]
+
+    def forward(self, x: Array, mode: Mode = EVAL) -> Array:
+        self.size = x.shape[-2:]
+        return self.push(x)
+
+    def push(self, rx: Array) -> Array:
+        n, c, h, w = rx.shape
+        rows = self.window.unfold(channels_last(rx)).reshape(n, -1, self.area, c)
+        y = rows.sum(axis=2) / self.area
+        return channels_first(y.reshape(n, *self.window.output_size((h, w)), c))
+
+    def pull(self, dy: Array) -> Array:
+        lead = dy.shape[:-3]
+        last = _merge(dy, 3) / self.area
+        m, _, _, c = last.shape
+        rows = np.repeat(last.reshape(m, -1, 1, c), self.area, axis=2)
+        dx = channels_first(self.window.fold(rows.reshape(m, -1, self.area * c), self.size))
+        return dx.reshape(*lead, *dx.shape[1:])
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require(len(shape) == 3, f"AvgPool2d input: got sample shape {shape}, expected (c, h, w).")
+        return (shape[0], *self.window.output_size((shape[1], shape[2])))
+
+
+class GlobalAvgPool(PointwiseLinear):
+    """Mean over all positions: (n, c, h, w) -> (n, c)."""
+
+    def forward(self, x: Array, mode: Mode = EVAL) -> Array:
+        self.size = x.shape[-2:]
+        return self.push(x)
+
+    def push(self, rx: Array) -> Array:
+        return rx.mean(axis=(2, 3))
+
+    def pull(self, dy: Array) -> Array:
+        h, w = self.size
+        return np.broadcast_to((dy / (h * w))[..., None, None], (*dy.shape, h, w))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require(len(shape) == 3, f"GlobalAvgPool input: got {shape}, expected (c, h, w).")
+        return shape[:1]
+
+
+class Flatten(PointwiseLinear):
+    """(n, *any) -> (n, product), last index fastest: (channel, row, column) for images."""
+
+    def forward(self, x: Array, mode: Mode = EVAL) -> Array:
+        self.shape = x.shape[1:]
+        return x.reshape(len(x), -1)
+
+    def push(self, rx: Array) -> Array:
+        return rx.reshape(len(rx), -1)
+
+    def pull(self, dy: Array) -> Array:
+        return dy.reshape(*dy.shape[:-1], *self.shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (int(np.prod(shape)),)
+
+
+class Dropout(PointwiseLinear):
+    """In training each value is kept with probability 1 - rate and scaled by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        """Raises UsageError unless 0 <= rate < 1."""
+        if not 0 <= rate < 1:
+            raise UsageError(f"dropout rate: got {rate}, expected 0 <= rate < 1.")
+        self.rate = rate
+        self.scale: Array | None = None
+
+    def forward(self, x: Array, mode: Mode = EVAL) -> Array:
+        if not mode.training or self.rate == 0:
+            self.scale = None
+            return x
+        if mode.rng is None:
+            raise UsageError("dropout: got a training pass without a generator, expected Mode(rng=...).")
+        kept = mode.rng.random(x.shape, dtype=np.float32) >= self.rate
+        self.scale = kept.astype(x.real.dtype) / (1 - self.rate)
+        return x * self.scale
+
+    def push(self, rx: Array) -> Array:
+        return rx if self.scale is None else rx * self.scale
+
+    def pull(self, dy: Array) -> Array:
+        return dy if self.scale is None else dy * self.scale
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape

@@ -1,0 +1,174 @@
+"""Weight: a linear map with trainable parameters, and MaskedWeight, the default one.
+
+A layer never multiplies by an array: it asks its Weight to `apply` and to `pullback`. The mask
+belongs to the Weight and to nothing else. Storage formats and reparametrisations are other Weights;
+no layer, optimiser or trainer changes for them.
+
+The map is Y = X W^T with X (r, in), W (out, in), Y (r, out), r = samples x positions. For a
+convolution the columns of W are the taps of the kernel with the input channel fastest,
+column = (ky * kw + kx) * c + channel, so that neighbouring columns are neighbouring input channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from minisparse.errors import ShapeError
+from minisparse.nn.mode import Mode
+from minisparse.nn.param import Array, Param
+from minisparse.nn.window import Window
+
+
+class Weight(ABC):
+    """The operator interface. `geometry` is (out, channels, kh, kw); kh = kw = 1 for Linear."""
+
+    geometry: tuple[int, int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the matrix."""
+        out, channels, kh, kw = self.geometry
+        return out, channels * kh * kw
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the matrix, absent ones included."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    @abstractmethod
+    def mask(self) -> Array:
+        """(out, in) bool, True = present."""
+
+    @property
+    @abstractmethod
+    def kept(self) -> int:
+        """Number of present entries."""
+
+    @abstractmethod
+    def params(self) -> dict[str, Param]:
+        """What the optimiser sees."""
+
+    @abstractmethod
+    def dense(self) -> Array:
+        """Effective matrix (out, in), zeros included."""
+
+    @abstractmethod
+    def apply(self, x: Array, mode: Mode) -> Array:
+        """Y = X W^T: (r, in) -> (r, out)."""
+
+    @abstractmethod
+    def pull(self, dy: Array) -> Array:
+        """dX = dY W: (r, out) -> (r, in), without touching any gradient."""
+
+    @abstractmethod
+    def pullback(self, x: Array, dy: Array) -> None:
+        """Write each Param's grad from dL/dW = dY^T X; x (r, in), dy (r, out)."""
+
+    @abstractmethod
+    def rdense(self) -> Array:
+        """R{W}: derivative of the effective matrix along the parameters' directions."""
+
+    @abstractmethod
+    def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
+        """Write each Param's rgrad from R{dL/dW} = R{dY}^T X + dY^T R{X}."""
+
+    @abstractmethod
+    def rewire(self, mask: Array) -> dict[str, Array]:
+        """Impose a new mask; entries that appear start at 0, entries that leave become 0.
+
+        Returns {param name: source}, where source[i] is the flat index that entry i of the new
+        array had in the old one, or -1 if it is new or absent. The optimiser moves its slots by it.
+        """
+
+    def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
+        """Convolution by unfolding: x (n, h, w, c) -> (n, oh, ow, out). The readable path."""
+        rows = window.unfold(x)
+        y = self.apply(rows.reshape(-1, rows.shape[-1]), mode)
+        return y.reshape(x.shape[0], *window.output_size(x.shape[1:3]), self.shape[0])
+
+    def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
+        """Transposed convolution: dy (n, oh, ow, out) -> dx (n, h, w, c), (h, w) = size."""
+        rows = self.pull(dy.reshape(-1, dy.shape[-1]))
+        return window.fold(rows.reshape(dy.shape[0], -1, self.shape[1]), size)
+
+    def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
+        """Write the gradients of a convolution; x (n, h, w, c), dy (n, oh, ow, out)."""
+        rows = window.unfold(x)
+        self.pullback(rows.reshape(-1, rows.shape[-1]), dy.reshape(-1, dy.shape[-1]))
+
+
+class MaskedWeight(Weight):
+    """A dense matrix and, once pruned, a Boolean mask of its shape.
+
+    Absent entries are exactly 0 and their gradient is exactly 0, so an optimiser whose update is 0
+    for a zero weight, zero gradient and zero slots keeps them there.
+    """
+
+    def __init__(
+        self,
+        value: Array,
+        geometry: tuple[int, int, int, int] | None = None,
+        mask: Array | None = None,
+    ) -> None:
+        """value (out, in); geometry defaults to a Linear layer's; mask None means all present.
+
+        Raises ShapeError when value, geometry and mask do not agree.
+        """
+        if value.ndim != 2 or 0 in value.shape:
+            raise ShapeError(f"weight shape: got {value.shape}, expected (out, in) with both >= 1.")
+        self.geometry = geometry or (*value.shape, 1, 1)
+        if self.shape != value.shape:
+            raise ShapeError(f"weight shape: got {value.shape}, expected {self.shape} by its geometry.")
+        self.param = Param(value)
+        self._mask: Array | None = None
+        if mask is not None:
+            self.rewire(mask)
+
+    @property
+    def mask(self) -> Array:
+        if self._mask is None:
+            return np.ones(self.shape, dtype=bool)
+        return self._mask.copy()
+
+    @property
+    def kept(self) -> int:
+        return self.size if self._mask is None else int(np.count_nonzero(self._mask))
+
+    def params(self) -> dict[str, Param]:
+        return {"weight": self.param}
+
+    def dense(self) -> Array:
+        return self.param.value
+
+    def apply(self, x: Array, mode: Mode) -> Array:
+        return x @ self.param.value.T
+
+    def pull(self, dy: Array) -> Array:
+        return dy @ self.param.value
+
+    def pullback(self, x: Array, dy: Array) -> None:
+        np.matmul(dy.T, x, out=self.param.grad)
+        if self._mask is not None:
+            self.param.grad *= self._mask
+
+    def rdense(self) -> Array:
+        v = self.param.v()
+        return v if self._mask is None else v * self._mask
+
+    def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
+        self.param.rgrad = rdy.T @ x + dy.T @ rx
+        if self._mask is not None:
+            self.param.rgrad *= self._mask
+
+    def rewire(self, mask: Array) -> dict[str, Array]:
+        if mask.shape != self.shape or mask.dtype != bool:
+            raise ShapeError(f"mask: got shape {mask.shape} of {mask.dtype}, expected {self.shape} of bool.")
+        stay = mask.copy() if self._mask is None else mask & self._mask
+        self.param.value *= stay
+        self.param.grad *= stay
+        self._mask = None if mask.all() else mask.copy()
+        source = np.where(stay.ravel(), np.arange(stay.size), -1)
+        return {"weight": source}
