@@ -123,6 +123,7 @@ class Activation(Layer):
             raise unknown_name("activation", name, TABLE)
         self.name = name
         self.function = TABLE[name]
+        self.homogeneous = self.function.homogeneous
 
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.x = x
@@ -138,6 +139,9 @@ class Activation(Layer):
     def rbackward(self, dy: Array, rdy: Array) -> tuple[Array, Array]:
         slope = self.function.df(self.x)
         return slope * dy, slope * rdy + self.function.ddf(self.x) * self.rx * dy
+
+    def reach(self, signal: Array) -> Array:
+        return signal
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -91,6 +91,12 @@ class Conv2d(LinearLayer):
         )
         return (self.weight.shape[0], *self.window.output_size((shape[1], shape[2])))
 
+    def reach(self, signal: Array) -> Array:
+        rows = self.window.unfold(np.sign(channels_last(signal)))
+        size = self.window.output_size(signal.shape[2:])
+        hits = np.sign(rows @ self.weight.mask.T.astype(signal.dtype))
+        return channels_first(hits.reshape(len(hits), *size, -1))
+
     def positions(self, shape: Shape) -> int:
         oh, ow = self.window.output_size((shape[1], shape[2]))
         return oh * ow

@@ -51,6 +51,10 @@ class Layer(ABC):
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of one sample's output from one sample's input; ShapeError if it does not fit."""
 
+    def reach(self, signal: Array) -> Array:
+        """Which outputs depend on inputs: non-negative signal (1, *in), 0 = constant -> (1, *out)."""
+        return self.forward(signal)
+
     def params(self) -> dict[str, Param]:
         """Own parameters by name, those of children not included."""
         return {}
@@ -98,6 +102,10 @@ class LinearLayer(Layer):
     @abstractmethod
     def positions(self, shape: Shape) -> int:
         """p, the number of times each weight is used per sample, for one sample's input shape."""
+
+    @abstractmethod
+    def reach(self, signal: Array) -> Array:
+        """Outputs with a present weight from an input that is not constant, as 0 or 1."""
 
     def dense_grad(self) -> Array:
         """dL/dW (out, in) at every entry, absent ones too, of the last backward pass."""

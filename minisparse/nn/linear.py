@@ -8,6 +8,8 @@ R-back     R{dW} = Rdy^T x + dy^T Rx,  R{db} = sum_n Rdy,  R{dx} = Rdy W + dy RW
 
 from __future__ import annotations
 
+import numpy as np
+
 from minisparse.nn.layer import LinearLayer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
@@ -59,6 +61,9 @@ class Linear(LinearLayer):
         out, inputs = self.weight.shape
         require(shape == (inputs,), f"Linear input: got sample shape {shape}, expected ({inputs},).")
         return (out,)
+
+    def reach(self, signal: Array) -> Array:
+        return np.sign(np.sign(signal) @ self.weight.mask.T)
 
     def positions(self, shape: Shape) -> int:
         return 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -213,9 +214,7 @@ PLANS: dict[str, tuple[str, Plan]] = {
 }
 
 
-def build(
-    name: str, input_shape: Shape, outputs: int, seed: int = 0, init: str = "kaiming-normal"
-) -> Network:
+def make(name: str, input_shape: Shape, outputs: int, seed: int = 0, init: str = "kaiming-normal") -> Network:
     """A network for samples of `input_shape` with `outputs` outputs, float32, initialised from `seed`.
 
     Raises UnknownNameError, UsageError or ShapeError when name, initialiser or shapes do not fit.
@@ -231,3 +230,18 @@ def build(
         raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
     builder = Builder(generator(seed, "init"), INITIALIZERS[init])
     return Network(PLANS[kind][1](builder, input_shape, outputs, text), input_shape, name)
+
+
+class Task(Protocol):
+    """What a model must know of a data set."""
+
+    @property
+    def sample_shape(self) -> Shape: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+
+def build(name: str, data: Task, seed: int = 0, init: str = "kaiming-normal") -> Network:
+    """`make` with the shapes of a data set."""
+    return make(name, data.sample_shape, data.outputs, seed, init)

@@ -106,6 +106,9 @@ class BatchNorm(Layer):
         rdx = (self.gamma.value * rg + self.gamma.v() * g) * self.inv
         return self.pull(dy), self._first(rdx)
 
+    def reach(self, signal: Array) -> Array:
+        return self._first(self._last(signal) * (self.gamma.value != 0))
+
     def release(self) -> None:
         for name in ("xhat", "rxhat"):
             self.__dict__.pop(name, None)

@@ -53,6 +53,11 @@ class Sequence(Layer):
             dy, rdy = layer.rbackward(dy, rdy)
         return dy, rdy
 
+    def reach(self, signal: Array) -> Array:
+        for layer in self.layers.values():
+            signal = layer.reach(signal)
+        return signal
+
     def output_shape(self, shape: Shape) -> Shape:
         for layer in self.layers.values():
             shape = layer.output_shape(shape)
@@ -87,6 +92,9 @@ class Residual(Layer):
         a, ra = self.branch.rbackward(dy, rdy)
         b, rb = self.shortcut.rbackward(dy, rdy)
         return a + b, ra + rb
+
+    def reach(self, signal: Array) -> Array:
+        return self.branch.reach(signal) + self.shortcut.reach(signal)
 
     def output_shape(self, shape: Shape) -> Shape:
         a, b = self.branch.output_shape(shape), self.shortcut.output_shape(shape)

@@ -1,0 +1,186 @@
+"""Method: a frozen set of hyperparameters with hooks, and the two families most methods belong to.
+
+    fit:  setup, then per step
+          before_forward -> forward, loss, backward -> penalty -> update -> step += 1 -> after_update
+          and at last finish
+
+Everything that changes lives in TrainState, so a method hashes, prints, serialises and becomes flags.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minisparse.errors import MethodError
+from minisparse.nn.layer import LinearLayer
+from minisparse.nn.network import Network
+from minisparse.nn.param import Array
+from minisparse.sparsity.allocation import ERK, Allocation, Global
+from minisparse.sparsity.pattern import Pattern, Unstructured
+from minisparse.sparsity.schedule import OneShot, Schedule
+from minisparse.sparsity.select import check_sparsity, select
+from minisparse.sparsity.shape import LayerShape
+from minisparse.train.state import TrainState
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a method with its explanation; the command line turns it into a flag."""
+    return field(default=default, metadata={"help": help})
+
+
+def layer_shapes(network: Network) -> dict[str, LayerShape]:
+    """Geometry of each prunable layer, as selection and allocation need it."""
+    return {name: LayerShape(*layer.weight.geometry) for name, layer in network.prunable().items()}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods. Hooks do nothing unless a method says otherwise."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def length(self, horizon: int) -> int:
+        """Steps of the whole run when one training has `horizon` steps."""
+        return horizon
+
+    def setup(self, state: TrainState) -> None:
+        """Before the first step: prune at initialisation, swap Weights, take snapshots."""
+
+    def before_forward(self, state: TrainState) -> None:
+        """Refresh a mask or threshold."""
+
+    def penalty(self, state: TrainState) -> float:
+        """Value of a regulariser; adds its gradient to the parameters'."""
+        return 0.0
+
+    def update(self, state: TrainState) -> None:
+        """One optimiser step."""
+        state.optimizer.step(state.network, state.lr)
+
+    def after_update(self, state: TrainState) -> None:
+        """Prune, project, rewind."""
+
+    def finish(self, state: TrainState) -> None:
+        """Turn what was learned into masked weights."""
+
+    def check(self, network: Network) -> None:
+        """Raise MethodError before step 0 if a declared need is not met."""
+        for need in sorted(self.needs):
+            if not NEEDS[need](network):
+                raise MethodError(
+                    f"method {type(self).__name__}: got network '{network.name}', expected one with "
+                    f"{need}. Choose another --model."
+                )
+
+
+def _homogeneous(network: Network) -> bool:
+    curved = [layer for _, layer in network.walk() if not getattr(layer, "homogeneous", True)]
+    return not curved
+
+
+NEEDS = {
+    "prunable layers": lambda network: bool(network.prunable()),
+    "homogeneous activations": _homogeneous,
+}
+
+
+@dataclass(frozen=True)
+class Scored(Method, ABC):
+    """Keep the weights of largest score, when and where schedule, allocation and pattern say.
+
+    A subclass defines `score` only; another schedule, allocation or pattern is a keyword.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
+    regrows: ClassVar[bool] = False
+
+    sparsity: float = setting(0.9, "share of prunable weights that are zero at the end")
+    schedule: Schedule = setting(OneShot(0.5), "when to prune, and how far each time")
+    allocation: Allocation = setting(Global(), "how the kept weights are shared among layers")
+    pattern: Pattern = setting(Unstructured(), "which sets of weights stay or leave together")
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+
+    @abstractmethod
+    def score(self, state: TrainState) -> dict[str, Array]:
+        """Score (out, in) of every weight of every prunable layer; the largest stay."""
+
+    def setup(self, state: TrainState) -> None:
+        self.impose(state)
+
+    def after_update(self, state: TrainState) -> None:
+        self.impose(state)
+
+    def impose(self, state: TrainState) -> None:
+        """Prune to each level the schedule names for this step, scoring anew for each."""
+        for level in self.schedule.levels(state.step, state.horizon, self.sparsity):
+            if self.pattern.fixed_sparsity is None or level == self.sparsity:
+                self.prune_to(state, level)
+
+    def prune_to(self, state: TrainState, sparsity: float) -> None:
+        """Score, select and rewire once. Masks only shrink unless the method `regrows`."""
+        network = state.network
+        among = None if self.regrows else network.masks()
+        masks = select(
+            self.score(state), layer_shapes(network), sparsity, self.allocation, self.pattern, among
+        )
+        state.rewire(masks)
+
+
+@dataclass(frozen=True)
+class DynamicSparse(Method, ABC):
+    """Sparse from start to finish: random masks, then weights change places now and then.
+
+    A subclass defines `due` and `rewired`, and says by `replaces_step` whether an exchange takes the
+    place of the optimiser's step (before the step count rises) or follows it.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
+    replaces_step: ClassVar[bool] = False
+
+    sparsity: float = setting(0.9, "share of prunable weights that are zero, from first to last step")
+    allocation: Allocation = setting(ERK(), "how the kept weights are shared among layers")
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+
+    @abstractmethod
+    def due(self, state: TrainState) -> bool:
+        """Whether topology changes now."""
+
+    @abstractmethod
+    def rewired(self, layer: LinearLayer, state: TrainState) -> Array:
+        """The layer's new mask (out, in)."""
+
+    def setup(self, state: TrainState) -> None:
+        rng = state.rng("topology")
+        shapes = layer_shapes(state.network)
+        scores = {name: rng.random(shape.matrix) for name, shape in shapes.items()}
+        masks = select(scores, shapes, self.sparsity, self.allocation, Unstructured())
+        state.rewire(masks)
+
+    def update(self, state: TrainState) -> None:
+        if self.replaces_step and self.due(state):
+            self.exchange_all(state)
+        else:
+            super().update(state)
+
+    def after_update(self, state: TrainState) -> None:
+        if not self.replaces_step and self.due(state):
+            self.exchange_all(state)
+
+    def exchange_all(self, state: TrainState) -> None:
+        """Rewire every prunable layer that is not dense."""
+        layers = state.network.prunable()
+        sparse = {n: x for n, x in layers.items() if x.weight.kept < x.weight.size}
+        state.rewire({name: self.rewired(layer, state) for name, layer in sparse.items()})
+
+
+def rounded(share: float, count: int) -> int:
+    """round-half-even(share * count), the rule for 'drop a share of the live weights'."""
+    return int(np.rint(share * count))

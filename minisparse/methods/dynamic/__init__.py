@@ -1,0 +1,1 @@
+"""Dynamic sparse training: the topology is learned with the weights."""

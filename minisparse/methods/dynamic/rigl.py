@@ -1,0 +1,77 @@
+"""RigL: drop the weights of least magnitude, grow where the loss gradient is largest.
+
+U. Evci, T. Gale, J. Menick, P. S. Castro, E. Elsen. Rigging the Lottery: Making All Tickets Winners.
+ICML 2020. arXiv:1911.11134
+
+Each layer holds A active weights throughout. Every `every` steps before T_end it exchanges
+
+    k = round(f(t) A),   f(t) = alpha/2 (1 + cos(pi t / T_end))                            (1)
+
+of them: the k active weights of least |w| leave; then, among all entries not active now
+(those that just left included), the k of largest |dL/dw| enter with value 0.              (2)
+An exchange takes the place of the optimiser's step (Algorithm 1).
+
+Departures: k is rounded half to even (the authors truncate). An entry that leaves and re-enters at once
+keeps its value and momentum, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import ClassVar
+
+import numpy as np
+
+from minisparse.errors import UsageError
+from minisparse.methods.base import DynamicSparse, rounded, setting
+from minisparse.methods.registry import register
+from minisparse.nn.layer import LinearLayer
+from minisparse.nn.param import Array
+from minisparse.sparsity.select import top_k
+from minisparse.train.state import TrainState
+
+
+def exchange_fraction(t: float, t_end: float, alpha: float) -> float:
+    """Share of active weights exchanged at step t, equation (1)."""
+    return alpha / 2 * (1 + cos(pi * t / t_end))
+
+
+def exchange(weight: Array, grad: Array, mask: Array, k: int) -> Array:
+    """Mask after k exchanges in one layer, equation (2).
+
+    weight, grad, mask: (out, in); grad holds dL/dw for absent entries too.
+    """
+    kept = int(np.count_nonzero(mask))
+    stay = top_k(np.abs(weight), kept - k, among=mask)
+    return stay | top_k(np.abs(grad), k, among=~stay)
+
+
+@register("rigl", family="dynamic", paper="arXiv:1911.11134")
+@dataclass(frozen=True)
+class RigL(DynamicSparse):
+    """Gradient-grown dynamic sparse training."""
+
+    replaces_step: ClassVar[bool] = True
+
+    alpha: float = setting(0.3, "share of active weights exchanged at t = 0")
+    every: int = setting(100, "steps between exchanges")
+    until: float = setting(0.75, "T_end as a share of the run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"rigl alpha: got {self.alpha!r}, expected 0 <= alpha <= 1.")
+        if self.every < 1:
+            raise UsageError(f"rigl every: got {self.every!r}, expected at least 1 step.")
+        if not 0 < self.until <= 1:
+            raise UsageError(f"rigl until: got {self.until!r}, expected 0 < until <= 1.")
+
+    def due(self, state: TrainState) -> bool:
+        t = state.step
+        return t > 0 and t % self.every == 0 and t < self.until * state.horizon
+
+    def rewired(self, layer: LinearLayer, state: TrainState) -> Array:
+        f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
+        weight = layer.weight
+        return exchange(weight.dense(), layer.dense_grad(), weight.mask, rounded(f, weight.kept))

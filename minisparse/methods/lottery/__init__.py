@@ -1,0 +1,1 @@
+"""Lottery tickets: prune, rewind, retrain."""

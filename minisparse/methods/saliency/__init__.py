@@ -1,0 +1,1 @@
+"""Scores of trained or training networks: which weights matter."""

@@ -1,0 +1,64 @@
+"""Magnitude: remove the weights of smallest absolute value.
+
+S. Han, J. Pool, J. Tran, W. J. Dally. Learning both Weights and Connections for Efficient Neural
+Networks. NeurIPS 2015. arXiv:1506.02626
+M. Zhu, S. Gupta. To prune, or not to prune. arXiv:1710.01878 (the gradual schedule, here the default)
+
+    score_L1 = |w|                                                                         (1)
+    score_L2 = w^2                                                                         (2)
+
+Single weights rank alike under (1) and (2). They differ for sets of weights (filters, blocks), whose
+score is the sum over the set: the L1 norm, or the squared L2 norm.
+
+    N(w) = |w| / ||W_layer||_2                                                             (3)
+
+With `normalized`, scores are divided by the layer's norm before layers are compared (under L2 by its
+square), which makes a global ranking blind to the scale of a layer.
+
+Departure: the original gradual method keeps removed weights frozen in the ranking and lets them come
+back; here a removed weight is zero and stays removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisparse.errors import UsageError
+from minisparse.methods.base import Scored, setting
+from minisparse.methods.registry import register
+from minisparse.nn.param import Array
+from minisparse.sparsity.schedule import Cubic, Schedule
+from minisparse.train.state import TrainState
+
+
+def magnitude(weight: Array, power: int = 1) -> Array:
+    """Equation (1) for power 1, (2) for power 2; any shape."""
+    return np.abs(weight) ** power
+
+
+def normalized(weight: Array, power: int = 1) -> Array:
+    """Equation (3); an all-zero layer scores 0."""
+    norm = np.linalg.norm(weight)
+    return magnitude(weight, power) / (norm**power if norm > 0 else 1)
+
+
+@register("magnitude", family="saliency", paper="arXiv:1506.02626")
+@dataclass(frozen=True)
+class Magnitude(Scored):
+    """Keep the largest weights."""
+
+    schedule: Schedule = setting(Cubic(), "when to prune, and how far each time")
+    norm: int = setting(1, "1 for L1, 2 for L2; they differ only for sets of weights")
+    normalize: bool = setting(False, "divide scores by the layer's norm before comparing layers")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm not in (1, 2):
+            raise UsageError(f"magnitude norm: got {self.norm!r}, expected 1 or 2.")
+
+    def score(self, state: TrainState) -> dict[str, Array]:
+        rule = normalized if self.normalize else magnitude
+        layers = state.network.prunable()
+        return {name: rule(layer.weight.dense(), self.norm) for name, layer in layers.items()}

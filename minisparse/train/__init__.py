@@ -1,0 +1,1 @@
+"""Training: the state of a run, the one loop, and what a run returns."""
