@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minisparse.errors import MethodError
+from minisparse.errors import MethodError, UsageError
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
@@ -130,6 +130,44 @@ class Scored(Method, ABC):
             self.score(state), layer_shapes(network), sparsity, self.allocation, self.pattern, among
         )
         state.rewire(masks)
+
+
+@dataclass(frozen=True)
+class Reconstructed(Method, ABC):
+    """Prune a trained network and set what stays to make up for what leaves.
+
+    A subclass defines `solve` only: masks and values proposed from calibration data.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
+
+    sparsity: float = setting(0.9, "share of prunable weights that are zero at the end")
+    schedule: Schedule = setting(OneShot(0.5), "when to prune, and how far each time")
+    samples: int = setting(512, "training samples the reconstruction is computed from")
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+        if isinstance(self.samples, bool) or self.samples < 1:
+            raise UsageError(f"samples: got {self.samples!r}, expected a whole number >= 1.")
+
+    @abstractmethod
+    def solve(self, state: TrainState, sparsity: float) -> dict[str, tuple[Array, Array]]:
+        """Layer name -> (mask, values), both (out, in); values of absent entries are ignored."""
+
+    def setup(self, state: TrainState) -> None:
+        self.impose(state)
+
+    def after_update(self, state: TrainState) -> None:
+        self.impose(state)
+
+    def impose(self, state: TrainState) -> None:
+        """Solve and rewire for each level the schedule names for this step."""
+        for level in self.schedule.levels(state.step, state.horizon, self.sparsity):
+            solution = self.solve(state, level)
+            state.rewire({name: mask for name, (mask, _) in solution.items()})
+            for name, layer in state.network.prunable().items():
+                if name in solution:
+                    layer.weight.assign(solution[name][1])
 
 
 @dataclass(frozen=True)

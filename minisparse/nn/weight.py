@@ -76,6 +76,10 @@ class Weight(ABC):
         """Write each Param's rgrad from R{dL/dW} = R{dY}^T X + dY^T R{X}."""
 
     @abstractmethod
+    def assign(self, dense: Array) -> None:
+        """Set the effective matrix (out, in) at present entries; the mask stays as it is."""
+
+    @abstractmethod
     def rewire(self, mask: Array) -> dict[str, Array]:
         """Impose a new mask; entries that appear start at 0, entries that leave become 0.
 
@@ -162,6 +166,11 @@ class MaskedWeight(Weight):
         self.param.rgrad = rdy.T @ x + dy.T @ rx
         if self._mask is not None:
             self.param.rgrad *= self._mask
+
+    def assign(self, dense: Array) -> None:
+        self.param.value[...] = dense
+        if self._mask is not None:
+            self.param.value *= self._mask
 
     def rewire(self, mask: Array) -> dict[str, Array]:
         if mask.shape != self.shape or mask.dtype != bool:

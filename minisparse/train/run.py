@@ -114,7 +114,7 @@ def train(
     sample = probe(data, PROBE_PER_CLASS, seed)
     state = TrainState(
         work, optimizer or SGD(), LOSSES[name](), rate or Cosine(), seed, epochs * per_epoch,
-        per_epoch, sample.x, sample.y,
+        per_epoch, data.train_x, data.train_y, sample.x, sample.y,
     )  # fmt: skip
     run = Run(work, method, seed)
     losses: list[float] = []

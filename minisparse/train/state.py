@@ -21,7 +21,8 @@ class TrainState:
 
     horizon          steps of one training; the learning rate is defined over it
     clock            position within that training; equals `step` unless a method rewinds it
-    probe_x, probe_t a fixed class-balanced sample of the training data for scores
+    train_x, train_t the whole training data, read-only
+    probe_x, probe_t a fixed class-balanced sample of it for scores
     memory           arrays a method owns, by name
     """
 
@@ -32,6 +33,8 @@ class TrainState:
     seed: int
     horizon: int
     steps_per_epoch: int
+    train_x: Array
+    train_t: Array
     probe_x: Array
     probe_t: Array
     step: int = 0
@@ -52,6 +55,11 @@ class TrainState:
     def training(self) -> Mode:
         """Mode of this step's forward pass."""
         return Mode(training=True, rng=self.rng("noise"))
+
+    def calibration(self, samples: int) -> tuple[Array, Array]:
+        """A fixed random sample (x, target) of the training data, at most all of it."""
+        order = generator(self.seed, "calibration").permutation(len(self.train_x))[:samples]
+        return self.train_x[order], self.train_t[order]
 
     def rewire(self, masks: dict[str, Array]) -> None:
         """Impose masks by layer name and move the optimiser's slots: the one way to change topology."""
