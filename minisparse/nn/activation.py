@@ -117,6 +117,8 @@ TABLE: dict[str, Elementwise] = {
 class Activation(Layer):
     """y = f(x) with f from the table; any shape."""
 
+    keeps_diagonal = True
+
     def __init__(self, name: str) -> None:
         """Raises UnknownNameError for a name that is not in the table."""
         if name not in TABLE:
@@ -142,6 +144,12 @@ class Activation(Layer):
 
     def reach(self, signal: Array) -> Array:
         return signal
+
+    def curve(self, dy: Array) -> Array | None:
+        return self.function.ddf(self.x) * dy if self.function.curved else None
+
+    def pull_squares(self, h: Array) -> Array:
+        return self.function.df(self.x) ** 2 * h
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -83,6 +83,10 @@ class Conv2d(LinearLayer):
         rdx = self.window.fold(rg @ dense + g @ self.weight.rdense(), size)
         return channels_first(dx), channels_first(rdx)
 
+    def pull_squares(self, h: Array) -> Array:
+        rows = self.as_rows(h) @ self.weight.dense() ** 2
+        return channels_first(self.window.fold(rows, self.x.shape[1:3]))
+
     def output_shape(self, shape: Shape) -> Shape:
         channels = self.weight.geometry[1]
         require(

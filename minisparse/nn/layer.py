@@ -11,14 +11,16 @@ forward, [rforward], backward or rbackward, and remembers what the later calls n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from minisparse.errors import ShapeError
+from minisparse.nn import rows as contract
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight
 
 Shape = tuple[int, ...]
+Step = Callable[["Layer", Array, bool], Array | None]
 
 
 class Layer(ABC):
@@ -67,9 +69,50 @@ class Layer(ABC):
         """Named sub-layers, in the order data flows."""
         return iter(())
 
+    # What curvature asks of a layer, all at the last forward point and without touching a Param.
+
+    keeps_diagonal = False  # each output depends on one input, and each input reaches one output
+    fixed_jacobian = False  # the Jacobian is the same for every sample
+
+    @property
+    def trained(self) -> bool:
+        """Whether this layer or one inside it has parameters."""
+        return bool(self.params()) or any(child.trained for _, child in self.children())
+
+    def descend(self, s: Array, step: Step, need: bool = True) -> Array | None:
+        """Carry s from the output to the input through step(layer, s, need) of each innermost layer.
+
+        Where paths part, what comes back along them is added. A step may return None if not needed.
+        """
+        return step(self, s, need)
+
+    def paths(self, below: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
+        """Each innermost layer with all that lies between the network's input and its own, in order."""
+        yield self, below
+
+    def curve(self, dy: Array) -> Array | None:
+        """Diagonal of sum_o dL/dy_o d2y_o/dx2, shape of x; None where y is piecewise linear in x."""
+        return None
+
+    def pull_squares(self, h: Array) -> Array:
+        """Squared entries of the Jacobian, transposed, times h (n, *out) -> (n, *in)."""
+        raise NotImplementedError(f"{type(self).__name__} has no Jacobian of its own")
+
+    def param_pull(self, dy: Array) -> dict[str, Array]:
+        """Per-sample gradients (..., n, *shape) of the own parameters from dy (..., n, *out)."""
+        return {}
+
+    def param_squares(self, s: Array, sign: Array | None = None) -> dict[str, Array]:
+        """Sum over v, n of sign[v, n] param_pull(s)^2 for s (v, n, *out); sign None means all +1."""
+        return {}
+
+    def param_diagonal(self, h: Array) -> dict[str, Array]:
+        """Diagonal of J^T diag(h) J for the own parameters, h (n, *out), summed over n."""
+        return {}
+
     def release(self) -> None:
         """Forget the activations kept for a backward pass."""
-        for name in ("x", "rx", "y", "dy", "rdy"):
+        for name in ("x", "rx", "y", "dy", "rdy", "where"):
             self.__dict__.pop(name, None)
 
 
@@ -78,6 +121,7 @@ class LinearLayer(Layer):
 
     weight: Weight
     bias: Param | None
+    fixed_jacobian = True
 
     def params(self) -> dict[str, Param]:
         own = dict(self.weight.params())
@@ -106,6 +150,21 @@ class LinearLayer(Layer):
     @abstractmethod
     def reach(self, signal: Array) -> Array:
         """Outputs with a present weight from an input that is not constant, as 0 or 1."""
+
+    def _entries(self, weight: Array, bias: Array) -> dict[str, Array]:
+        own = self.weight.entries(weight)
+        if self.bias is not None:
+            own["bias"] = bias
+        return own
+
+    def param_pull(self, dy: Array) -> dict[str, Array]:
+        return self._entries(*contract.outer(self.rows, self.as_rows(dy)))
+
+    def param_squares(self, s: Array, sign: Array | None = None) -> dict[str, Array]:
+        return self._entries(*contract.squared(self.rows, self.as_rows(s), sign))
+
+    def param_diagonal(self, h: Array) -> dict[str, Array]:
+        return self._entries(*contract.diagonal(self.rows, self.as_rows(h)))
 
     def dense_grad(self) -> Array:
         """dL/dW (out, in) at every entry, absent ones too, of the last backward pass."""

@@ -57,6 +57,9 @@ class Linear(LinearLayer):
         dense = self.weight.dense()
         return dy @ dense, rdy @ dense + dy @ self.weight.rdense()
 
+    def pull_squares(self, h: Array) -> Array:
+        return h @ self.weight.dense() ** 2
+
     def output_shape(self, shape: Shape) -> Shape:
         out, inputs = self.weight.shape
         require(shape == (inputs,), f"Linear input: got sample shape {shape}, expected ({inputs},).")

@@ -66,7 +66,7 @@ class MSE(Loss):
     def value(self, y: Array, target: Array) -> float:
         _check(y, target, y.shape)
         self.y = y
-        self.residual = y - target
+        self.residual = y - target.astype(y.real.dtype, copy=False)
         return (self.residual**2).sum() / (2 * len(y))
 
     def grad(self) -> Array:
@@ -139,7 +139,7 @@ class BinaryCrossEntropy(Loss):
 
     def value(self, y: Array, target: Array) -> float:
         _check(y, target, y.shape)
-        self.target = target
+        self.target = target = target.astype(y.real.dtype, copy=False)
         positive = y.real > 0
         small = np.exp(np.where(positive, -y, y))
         self.s = np.where(positive, 1, small) / (1 + small)

@@ -4,17 +4,22 @@
     step       lr * gamma^k,  k = number of milestones (shares of T) not after t           (2)
     cosine     floor + (lr - floor) (1 + cos(pi t / T)) / 2                                (3)
 
-Each rises linearly from lr/w to lr over the first w = warmup * T steps. I. Loshchilov, F. Hutter, SGDR,
-ICLR 2017, arXiv:1608.03983; P. Goyal et al., arXiv:1706.02677.
+The first w = warmup * T steps rise linearly, lr (t + 1) / (w + 1), after P. Goyal et al., arXiv:1706.02677.
+Cosine: I. Loshchilov, F. Hutter, SGDR, ICLR 2017, arXiv:1608.03983.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, isfinite, pi
+from math import cos, inf, pi
+from numbers import Real
 
 from minisparse.errors import UsageError
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,9 @@ class Rate(ABC):
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.lr, bool) or not (isfinite(self.lr) and self.lr > 0):
+        if not _is_number(self.lr) or not 0 < self.lr < inf:
             raise UsageError(f"learning rate: got {self.lr!r}, expected a number > 0.")
-        if not 0 <= self.warmup < 1:
+        if not _is_number(self.warmup) or not 0 <= self.warmup < 1:
             raise UsageError(f"warmup: got {self.warmup!r}, expected 0 <= warmup < 1.")
 
     def at(self, t: int, horizon: int) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.random import Generator
 
 from minisparse.errors import ShapeError, UsageError, unknown_name
-from minisparse.nn.activation import Activation
+from minisparse.nn.activation import TABLE, Activation
 from minisparse.nn.conv import Conv2d
 from minisparse.nn.init import INITIALIZERS, Geometry, Initializer
 from minisparse.nn.layer import Layer, Shape
@@ -138,9 +138,9 @@ def vgg_small(b: Builder, shape: Shape, outputs: int) -> dict[str, Layer]:
 def resnet20(b: Builder, shape: Shape, outputs: int, width: float = 1.0) -> dict[str, Layer]:
     """Three stages of three basic blocks, 16, 32 and 64 channels times `width`."""
     channels, _, _ = _image(shape, "resnet-20")
+    if not 1 / 16 <= width < np.inf:
+        raise ShapeError(f"model 'resnet-20' width: got {width}, expected a finite number >= 1/16.")
     widths = [round(16 * width), round(32 * width), round(64 * width)]
-    if not np.isfinite(width) or min(widths) < 1:
-        raise ShapeError(f"model 'resnet-20' width: got {width}, expected at least 1/16.")
     first = _conv_bn(b, channels, widths[0])
     layers: dict[str, Layer] = {f"{part}1": layer for part, layer in first.items()}
     layers["relu1"] = Activation("relu")
@@ -171,13 +171,15 @@ Plan = Callable[[Builder, Shape, int, str], dict[str, Layer]]
 def _mlp_plan(b: Builder, shape: Shape, outputs: int, text: str) -> dict[str, Layer]:
     widths, _, activation = text.partition(":")
     parts = widths.split("-")
-    if not all(p.isdigit() and int(p) >= 1 for p in parts):
+    if len(parts) < 2 or not all(p.isdecimal() and int(p) >= 1 for p in parts):
         raise UsageError(
-            f"model 'mlp:{text}': got widths {widths!r}, expected positive integers joined by '-', "
-            "such as mlp:64-128-10."
+            f"model 'mlp:{text}': got widths {widths!r}, expected two or more positive integers "
+            "joined by '-', such as mlp:64-128-10."
         )
+    if activation and activation not in TABLE:
+        raise unknown_name("activation", activation, TABLE)
     numbers = [int(p) for p in parts]
-    if numbers[-1] != outputs or (len(numbers) > 1 and numbers[0] != prod(shape)):
+    if numbers[-1] != outputs or numbers[0] != prod(shape):
         raise ShapeError(
             f"model 'mlp:{text}': got {numbers[0]} inputs and {numbers[-1]} outputs, expected "
             f"{prod(shape)} and {outputs} for this data."

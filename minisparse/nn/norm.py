@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from minisparse.errors import UsageError
+from minisparse.kernels.norm import affine, batch_moments, blocks, pair_sums, pull_batch
 from minisparse.nn.layer import Layer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
@@ -24,6 +25,8 @@ from minisparse.nn.param import Array, Param
 
 class BatchNorm(Layer):
     """Normalise each channel (axis 1) of (n, c) or (n, c, h, w)."""
+
+    keeps_diagonal = True  # in evaluation mode
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
         self.gamma = Param(np.ones(channels, dtype=np.float32), decay=False)
@@ -45,48 +48,72 @@ class BatchNorm(Layer):
     def _first(self, a: Array) -> Array:
         return np.moveaxis(a, -1, 1)
 
+    def _rows(self, a: Array) -> Array:
+        """(n, c, ...) as contiguous rows (r, c)."""
+        return np.ascontiguousarray(self._last(a)).reshape(-1, a.shape[1])
+
+    def _shaped(self, rows: Array) -> Array:
+        """Rows (r, c) back in the shape of the last input."""
+        return self._first(rows.reshape(self.shape))
+
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
-        last = self._last(x)
+        self.shape = (x.shape[0], *x.shape[2:], x.shape[1])
+        self.x = self._rows(x)
         self.training = mode.training
         if mode.training:
-            mean, var = self._batch_statistics(last)
+            self.mean, var = self._batch_statistics(self.x)
         else:
-            mean, var = self.running_mean, self.running_var
+            self.mean, var = self.running_mean.astype(x.dtype), self.running_var.astype(x.dtype)
         self.inv = 1 / np.sqrt(var + self.eps)
-        self.xhat = (last - mean) * self.inv
-        return self._first(self.gamma.value * self.xhat + self.beta.value)
+        scale = self.gamma.value * self.inv
+        y = np.empty_like(self.x)
+        affine(self.x, scale, self.beta.value - self.mean * scale, y)
+        return self._shaped(y)
 
-    def _batch_statistics(self, last: Array) -> tuple[Array, Array]:
-        axes = tuple(range(last.ndim - 1))
-        count = last.size // last.shape[-1]
+    def _batch_statistics(self, rows: Array) -> tuple[Array, Array]:
+        count = len(rows)
         if count < 2:
             raise UsageError(
                 "BatchNorm in training: got 1 value per channel, expected at least 2. "
                 "Use a larger batch or evaluation mode."
             )
-        mean = last.mean(axis=axes)
-        var = ((last - mean) ** 2).mean(axis=axes)
+        mean, var = batch_moments(rows)
         m = self.momentum
         self.running_mean[...] = (1 - m) * self.running_mean + m * mean.real
         self.running_var[...] = (1 - m) * self.running_var + m * var.real * count / (count - 1)
         return mean, var
 
+    @property
+    def xhat(self) -> Array:
+        """Normalised input of the last forward pass, channel last."""
+        return ((self.x - self.mean) * self.inv).reshape(self.shape)
+
     def pull(self, dy: Array) -> Array:
         scale = self.gamma.value * self.inv
-        features = self.xhat.ndim - 1
+        features = len(self.shape) - 1
         g = np.moveaxis(dy, -features, -1)
         if self.training:
             axes = tuple(range(g.ndim - 1 - features, g.ndim - 1))
-            g = g - g.mean(axis=axes, keepdims=True)
-            g = g - self.xhat * (g * self.xhat).mean(axis=axes, keepdims=True)
+            xhat = self.xhat
+            along = (g * xhat).mean(axis=axes, keepdims=True)
+            g = g - g.mean(axis=axes, keepdims=True) - xhat * along
         return np.moveaxis(scale * g, -1, -features)
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
-        g = self._last(dy)
-        axes = tuple(range(g.ndim - 1))
-        self.gamma.grad[...] = (g * self.xhat).sum(axis=axes)
-        self.beta.grad[...] = g.sum(axis=axes)
-        return self.pull(dy) if need_dx else None
+        g = self._rows(dy)
+        rows = len(g)
+        sums = np.empty((blocks(rows), 2, g.shape[1]), dtype=g.dtype)
+        pair_sums(self.x, g, self.mean, self.inv, sums)
+        self.beta.grad[...], self.gamma.grad[...] = sums.sum(axis=0)
+        if not need_dx:
+            return None
+        # in evaluation mode mean and variance are constants: their terms of equation (2) vanish
+        share = g.dtype.type(1 / rows if self.training else 0)
+        dx = np.empty_like(g)
+        scale = self.gamma.value * self.inv
+        along = (self.beta.grad * share, self.gamma.grad * share)
+        pull_batch(self.x, g, self.mean, self.inv, scale, *along, dx)
+        return self._shaped(dx)
 
     def rforward(self, rx: Array) -> Array:
         if self.training:
@@ -109,8 +136,29 @@ class BatchNorm(Layer):
     def reach(self, signal: Array) -> Array:
         return self._first(self._last(signal) * (self.gamma.value != 0))
 
+    def pull_squares(self, h: Array) -> Array:
+        scale = (self.gamma.value * self.inv) ** 2
+        return self._first(scale * self._last(h))
+
+    def _sum_positions(self, g: Array) -> Array:
+        """(..., n, [h, w,] c) -> (..., n, c)."""
+        return g.sum(axis=tuple(range(g.ndim - len(self.shape) + 1, g.ndim - 1)))
+
+    def param_pull(self, dy: Array) -> dict[str, Array]:
+        g = np.moveaxis(dy, 1 - len(self.shape), -1)
+        return {"weight": self._sum_positions(g * self.xhat), "bias": self._sum_positions(g)}
+
+    def param_squares(self, s: Array, sign: Array | None = None) -> dict[str, Array]:
+        weigh = np.ones((1, 1, 1), dtype=s.dtype) if sign is None else sign[..., None]
+        return {k: (weigh * p**2).sum(axis=(0, 1)) for k, p in self.param_pull(s).items()}
+
+    def param_diagonal(self, h: Array) -> dict[str, Array]:
+        g = self._last(h)
+        axes = tuple(range(g.ndim - 1))
+        return {"weight": (g * self.xhat**2).sum(axis=axes), "bias": g.sum(axis=axes)}
+
     def release(self) -> None:
-        for name in ("xhat", "rxhat"):
+        for name in ("x", "rxhat"):
             self.__dict__.pop(name, None)
 
     def _check(self, shape: Shape, axes: int) -> Shape:

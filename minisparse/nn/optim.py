@@ -15,6 +15,7 @@ pruned weights pruned, and `remap` is the one way slots follow a change of topol
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Real
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from minisparse.nn.param import Array, Param
 
 
 def _positive(name: str, value: float, least: float = 0.0, most: float = np.inf) -> float:
-    if isinstance(value, bool) or not (least <= value < most):
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value < most:
         raise UsageError(f"optimizer {name}: got {value!r}, expected {least} <= {name} < {most}.")
     return float(value)
 

@@ -16,23 +16,22 @@ class Param:
     direction  v, the direction of an R-pass, or None where v is zero
     rgrad      this parameter's part of H v, written by rbackward
     decay      whether weight decay applies (weights: yes; biases and normalisation: no)
+
+    The arrays are C-contiguous: an update kernel sees them flat, and flattening any other layout copies.
     """
 
     __slots__ = ("decay", "direction", "grad", "rgrad", "value")
 
     def __init__(self, value: Array, decay: bool = True) -> None:
-        self.value = value
-        self.grad: Array = np.zeros_like(value)
-        self.direction: Array | None = None
-        self.rgrad: Array = np.zeros_like(value[:0])
         self.decay = decay
+        self.set(value)
 
     def set(self, value: Array) -> None:
         """Replace the array (another shape or dtype is allowed) and drop what belonged to the old one."""
-        self.value = value
-        self.grad = np.zeros_like(value)
-        self.direction = None
-        self.rgrad = np.zeros_like(value[:0])
+        self.value: Array = np.asarray(value, order="C")
+        self.grad: Array = np.zeros_like(self.value)
+        self.direction: Array | None = None
+        self.rgrad: Array = np.zeros_like(self.value[:0])
 
     def v(self) -> Array:
         """The direction as an array; zeros where none was set."""

@@ -7,6 +7,7 @@ R{dx} is its transpose applied to R{dy}.
 from __future__ import annotations
 
 from abc import abstractmethod
+from numbers import Real
 
 import numpy as np
 
@@ -25,6 +26,10 @@ class PointwiseLinear(Layer):
     @abstractmethod
     def push(self, rx: Array) -> Array:
         """Jacobian at the last forward point times rx (n, *in) -> (n, *out)."""
+
+    def pull_squares(self, h: Array) -> Array:
+        """The transpose itself where the Jacobian consists of zeros and ones."""
+        return self.pull(h)
 
     def rforward(self, rx: Array) -> Array:
         return self.push(rx)
@@ -53,7 +58,7 @@ class MaxPool2d(PointwiseLinear):
         last = channels_last(x)
         n, h, w, c = last.shape
         self.size = (h, w)
-        out = np.empty((n, *self.window.output_size((h, w)), c), dtype=x.dtype)
+        out = np.empty((n, *self.output_shape(x.shape[1:])[1:], c), dtype=x.dtype)
         self.where = np.empty(out.shape, dtype=np.int32)
         max_pool(last, self.window.array, out, self.where)
         return channels_first(out)
@@ -80,15 +85,26 @@ class MaxPool2d(PointwiseLinear):
 
     def output_shape(self, shape: Shape) -> Shape:
         require(len(shape) == 3, f"MaxPool2d input: got sample shape {shape}, expected (c, h, w).")
-        return (shape[0], *self.window.output_size((shape[1], shape[2])))
+        size = (shape[1], shape[2])
+        require(
+            self.window.always_inside(size),
+            f"MaxPool2d input: got an image of {size}, expected one that every place of {self.window} "
+            "meets: a window that lies in the padding has no largest value.",
+        )
+        return (shape[0], *self.window.output_size(size))
 
 
 class AvgPool2d(PointwiseLinear):
     """Mean over each window; padding counts as zeros in the mean (the count is always kh * kw)."""
 
+    fixed_jacobian = True
+
     def __init__(self, window: Window) -> None:
         self.window = window
         self.area = window.kernel[0] * window.kernel[1]
+
+    def pull_squares(self, h: Array) -> Array:
+        return self.pull(h) / self.area
 
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.size = x.shape[-2:]
@@ -116,6 +132,11 @@ class AvgPool2d(PointwiseLinear):
 class GlobalAvgPool(PointwiseLinear):
     """Mean over all positions: (n, c, h, w) -> (n, c)."""
 
+    fixed_jacobian = True
+
+    def pull_squares(self, h: Array) -> Array:
+        return self.pull(h) / (self.size[0] * self.size[1])
+
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.size = x.shape[-2:]
         return self.push(x)
@@ -135,6 +156,8 @@ class GlobalAvgPool(PointwiseLinear):
 class Flatten(PointwiseLinear):
     """(n, *any) -> (n, product), last index fastest: (channel, row, column) for images."""
 
+    keeps_diagonal = True
+
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.shape = x.shape[1:]
         return x.reshape(len(x), -1)
@@ -152,11 +175,13 @@ class Flatten(PointwiseLinear):
 class Dropout(PointwiseLinear):
     """In training each value is kept with probability 1 - rate and scaled by 1 / (1 - rate)."""
 
+    keeps_diagonal = True
+
     def __init__(self, rate: float) -> None:
         """Raises UsageError unless 0 <= rate < 1."""
-        if not 0 <= rate < 1:
-            raise UsageError(f"dropout rate: got {rate}, expected 0 <= rate < 1.")
-        self.rate = rate
+        if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= rate < 1:
+            raise UsageError(f"dropout rate: got {rate!r}, expected 0 <= rate < 1.")
+        self.rate: float = rate
         self.scale: Array | None = None
 
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
@@ -174,6 +199,12 @@ class Dropout(PointwiseLinear):
 
     def pull(self, dy: Array) -> Array:
         return dy if self.scale is None else dy * self.scale
+
+    def release(self) -> None:
+        self.scale = None
+
+    def pull_squares(self, h: Array) -> Array:
+        return self.pull(self.pull(h))
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

@@ -10,10 +10,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from minisparse.errors import UsageError
-from minisparse.nn.layer import Layer, Shape, require
+from minisparse.nn.layer import Layer, Shape, Step, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array
 from minisparse.nn.pool import PointwiseLinear
+
+
+def descend(layers: list[Layer], s: Array, step: Step, need: bool = True) -> Array | None:
+    """`Layer.descend` through layers from the last to the first, no further down than parameters lie."""
+    down: Array | None = s
+    for k, layer in reversed(list(enumerate(layers))):
+        if down is None:
+            return None
+        down = layer.descend(down, step, need or any(other.trained for other in layers[:k]))
+    return down
 
 
 class Sequence(Layer):
@@ -52,6 +62,14 @@ class Sequence(Layer):
         for layer in reversed(self.layers.values()):
             dy, rdy = layer.rbackward(dy, rdy)
         return dy, rdy
+
+    def descend(self, s: Array, step: Step, need: bool = True) -> Array | None:
+        return descend(list(self.layers.values()), s, step, need)
+
+    def paths(self, below: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
+        layers = tuple(self.layers.values())
+        for k, layer in enumerate(layers):
+            yield from layer.paths(below + layers[:k])
 
     def reach(self, signal: Array) -> Array:
         for layer in self.layers.values():
@@ -92,6 +110,15 @@ class Residual(Layer):
         a, ra = self.branch.rbackward(dy, rdy)
         b, rb = self.shortcut.rbackward(dy, rdy)
         return a + b, ra + rb
+
+    def descend(self, s: Array, step: Step, need: bool = True) -> Array | None:
+        a = self.branch.descend(s, step, need)
+        b = self.shortcut.descend(s, step, need)
+        return None if a is None or b is None else a + b
+
+    def paths(self, below: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
+        yield from self.branch.paths(below)
+        yield from self.shortcut.paths(below)
 
     def reach(self, signal: Array) -> Array:
         return self.branch.reach(signal) + self.shortcut.reach(signal)

@@ -15,7 +15,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from minisparse.errors import ShapeError
+from minisparse.errors import MethodError, ShapeError
+from minisparse.nn import direct
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.window import Window
@@ -86,6 +87,16 @@ class Weight(ABC):
         Returns {param name: source}, where source[i] is the flat index that entry i of the new
         array had in the old one, or -1 if it is new or absent. The optimiser moves its slots by it.
         """
+
+    def entries(self, a: Array) -> dict[str, Array]:
+        """a (..., out, in), a number for each entry of the matrix, laid out as each Param is.
+
+        Raises MethodError where the parameters are not entries of the matrix.
+        """
+        raise MethodError(
+            f"curvature of {type(self).__name__}: got parameters that are not entries of the matrix, "
+            "expected a weight that stores them. Use Hessian-vector products instead."
+        )
 
     def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
         """Convolution by unfolding: x (n, h, w, c) -> (n, oh, ow, out). The readable path."""
@@ -158,6 +169,24 @@ class MaskedWeight(Weight):
         if self._mask is not None:
             self.param.grad *= self._mask
 
+    def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
+        if direct.available(x, self.param.value):
+            return direct.forward(x, self.param.value, window)
+        return super().correlate(x, window, mode)
+
+    def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
+        if direct.available(dy, self.param.value):
+            return direct.transposed(dy, self.param.value, window, size)
+        return super().correlate_pull(dy, window, size)
+
+    def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
+        if not direct.available(x, dy, self.param.value):
+            return super().correlate_pullback(x, dy, window)
+        self.param.grad[...] = direct.gradient(x, dy, window)
+        if self._mask is not None:
+            self.param.grad *= self._mask
+        return None
+
     def rdense(self) -> Array:
         v = self.param.v()
         return v if self._mask is None else v * self._mask
@@ -172,12 +201,16 @@ class MaskedWeight(Weight):
         if self._mask is not None:
             self.param.value *= self._mask
 
+    def entries(self, a: Array) -> dict[str, Array]:
+        return {"weight": a if self._mask is None else a * self._mask}
+
     def rewire(self, mask: Array) -> dict[str, Array]:
         if mask.shape != self.shape or mask.dtype != bool:
             raise ShapeError(f"mask: got shape {mask.shape} of {mask.dtype}, expected {self.shape} of bool.")
         stay = mask.copy() if self._mask is None else mask & self._mask
-        self.param.value *= stay
-        self.param.grad *= stay
+        # assigned, not multiplied: 0 * NaN is NaN
+        self.param.value[~stay] = 0
+        self.param.grad[~stay] = 0
         self._mask = None if mask.all() else mask.copy()
         source = np.where(stay.ravel(), np.arange(stay.size), -1)
         return {"weight": source}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -15,10 +16,14 @@ Pair = tuple[int, int]
 
 def pair(value: int | Pair, name: str, least: int) -> Pair:
     """An int or a pair of ints as (height, width), each >= least; ShapeError otherwise."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or any(isinstance(v, bool) or v < least for v in both):
-        raise ShapeError(f"{name}: got {value!r}, expected an integer or a pair >= {least}.")
-    return both
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(_is_integer(v) and v >= least for v in both):
+        raise ShapeError(f"{name}: got {value!r}, expected an integer or a pair of integers >= {least}.")
+    return int(both[0]), int(both[1])
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,17 @@ class Window:
                 f"{tuple(r - 2 * p for r, p in zip(reach, self.padding, strict=True))}."
             )
         return room[0] // self.stride[0] + 1, room[1] // self.stride[1] + 1
+
+    def always_inside(self, size: Pair) -> bool:
+        """Whether every placement of the window reads at least one pixel of an (h, w) image."""
+        axes = zip(
+            self.kernel, self.stride, self.padding, self.dilation, size, self.output_size(size), strict=True
+        )
+        for k, s, p, d, length, out in axes:
+            at = np.arange(out)[:, None] * s - p + np.arange(k) * d
+            if not ((at >= 0) & (at < length)).any(axis=1).all():
+                return False
+        return True
 
     def unfold(self, x: Array) -> Array:
         """Patches of x (n, h, w, c) as (n, oh * ow, kh * kw * c)."""
