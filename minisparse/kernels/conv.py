@@ -17,6 +17,7 @@ from minisparse.kernels.vector import ROWS, tile1, tile2
 
 WIDE = 32
 NARROW = 16
+SPAN = 128  # pixels of a weight gradient taken at a time, so that they stay in the first-level cache
 
 
 @kernel(parallel=True)
@@ -40,20 +41,19 @@ def place(x, out, top, left, step_h, step_w):
 
 
 @kernel
-def _product(x, rows, cols, w, y, out, add):
-    """y[out[r] + o] (+)= sum_k x[rows[r] + cols[k]] w[k, o] for all r and o; len(rows) is a multiple of 8."""
+def _product(x, rows, cols, begin, end, w, y, out, add):
+    """y[out[r] + o] (+)= sum_k x[rows[r] + cols[k]] w[k, o] over begin <= k < end; 8 divides len(rows)."""
     width = w.shape[1]
     flat = w.reshape(-1)
-    last = cols.size
     for o in range(0, width, WIDE):
         valid = min(width - o, WIDE)
         part = y[o:]
         if valid > NARROW:
             for r in range(0, rows.size, ROWS):
-                tile2(x, rows, r, cols, 0, last, flat, o, width, part, out, valid, add)
+                tile2(x, rows, r, cols, begin, end, flat, o, width, part, out, valid, add)
         else:
             for r in range(0, rows.size, ROWS):
-                tile1(x, rows, r, cols, 0, last, flat, o, width, part, out, valid, add)
+                tile1(x, rows, r, cols, begin, end, flat, o, width, part, out, valid, add)
 
 
 @kernel(parallel=True)
@@ -65,7 +65,7 @@ def correlate(frames, pixels, taps, w, y):
     n, p, o = y.shape
     out = np.minimum(np.arange(pixels.size), p - 1) * o
     for s in prange(n):
-        _product(frames[s], pixels, taps, w, y[s].reshape(-1), out, 0)
+        _product(frames[s], pixels, taps, 0, taps.size, w, y[s].reshape(-1), out, 0)
 
 
 @kernel(parallel=True)
@@ -83,6 +83,9 @@ def weight_gradient(frames, pixels, taps, dy, dw):
     flat = dw.reshape(-1)
     for part in prange(parts):
         first, last = groups * part // parts * ROWS, groups * (part + 1) // parts * ROWS
+        own, to = taps[first:last], out[first:last]
         for s in range(n):
-            add = 1 if s > 0 else 0
-            _product(frames[s], taps[first:last], pixels, dy[s], flat, out[first:last], add)
+            for p in range(0, pixels.size, SPAN):
+                end = min(p + SPAN, pixels.size)
+                add = 1 if s > 0 or p > 0 else 0
+                _product(frames[s], own, pixels, p, end, dy[s], flat, to, add)

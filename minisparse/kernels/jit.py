@@ -12,6 +12,7 @@ import numba
 from numba.core import event
 
 log = logging.getLogger("minisparse.kernels")
+COMPILED = not numba.config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1, where vectors do not exist
 
 
 class _Announce(event.Listener):

@@ -55,7 +55,7 @@ def affine(x, scale, shift, y):
 
 @kernel(parallel=True)
 def pair_sums(x, dy, mean, inv, sums):
-    """Per block: sums[b, 0] = sum dy, sums[b, 1] = sum dy xhat, xhat = (x - mean) inv; sums (blocks, 2, c)."""
+    """sums[b] = (sum dy, sum dy xhat) of block b, xhat = (x - mean) inv; sums (blocks, 2, c)."""
     r, c = x.shape
     for b in prange(sums.shape[0]):
         for k in range(c):

@@ -52,9 +52,7 @@ class _Memory:
         self.builder = builder
         name = f"llvm.masked.{{}}.v{LANES}f32.p0"
         self.load_ = _declare(builder, name.format("load"), _VECTOR, [pointer, _I32, _MASK, _VECTOR])
-        self.store_ = _declare(
-            builder, name.format("store"), ir.VoidType(), [_VECTOR, pointer, _I32, _MASK]
-        )
+        self.store_ = _declare(builder, name.format("store"), ir.VoidType(), [_VECTOR, pointer, _I32, _MASK])
         self.zero = ir.Constant(_VECTOR, [0.0] * LANES)
 
     def load(self, pointer, mask):
@@ -95,7 +93,7 @@ def tile(vectors):
             start = [
                 memory.load(builder.gep(t, [s]), builder.select(wanted, m, never))
                 for t in target
-                for s, m in zip(steps, masks)
+                for s, m in zip(steps, masks, strict=True)
             ]
             entry = builder.block
             head, body, done = (builder.append_basic_block(n) for n in ("head", "body", "done"))
@@ -104,20 +102,20 @@ def tile(vectors):
             p = builder.phi(_I64)
             p.add_incoming(begin, entry)
             acc = [builder.phi(_VECTOR) for _ in start]
-            for a, s in zip(acc, start):
+            for a, s in zip(acc, start, strict=True):
                 a.add_incoming(s, entry)
             builder.cbranch(builder.icmp_signed("<", p, end), body, done)
             builder.position_at_end(body)
             offset = builder.load(builder.gep(cp, [p]))
             line = builder.gep(wp, [builder.add(w0, builder.mul(p, ldw))])
-            weights = [memory.load(builder.gep(line, [s]), m) for s, m in zip(steps, masks)]
+            weights = [memory.load(builder.gep(line, [s]), m) for s, m in zip(steps, masks, strict=True)]
             new = []
             for j in range(ROWS):
                 scalar = _splat(builder, builder.load(builder.gep(base[j], [offset])), _VECTOR)
                 for v in range(vectors):
                     new.append(builder.call(fma, [scalar, weights[v], acc[j * vectors + v]]))
             p.add_incoming(builder.add(p, _I64(1)), builder.block)
-            for a, n in zip(acc, new):
+            for a, n in zip(acc, new, strict=True):
                 a.add_incoming(n, builder.block)
             builder.branch(head)
             builder.position_at_end(done)

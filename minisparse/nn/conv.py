@@ -57,7 +57,8 @@ class Conv2d(LinearLayer):
         self.dy = channels_last(dy)
         self.weight.correlate_pullback(self.x, self.dy, self.window)
         if self.bias is not None:
-            self.bias.grad[...] = self.dy.reshape(-1, self.dy.shape[-1]).sum(axis=0)
+            # samples first: a long contiguous sum, then a short one
+            self.bias.grad[...] = self.dy.sum(axis=0).reshape(-1, self.dy.shape[-1]).sum(axis=0)
         return channels_first(self._transposed(self.dy)) if need_dx else None
 
     def rforward(self, rx: Array) -> Array:

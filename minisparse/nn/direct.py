@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 
 from minisparse.kernels.conv import correlate, place, weight_gradient
+from minisparse.kernels.jit import COMPILED
 from minisparse.kernels.vector import ROWS
 from minisparse.nn.param import Array
 from minisparse.nn.window import Window
@@ -19,8 +19,7 @@ from minisparse.nn.window import Window
 
 def available(*arrays: Array) -> bool:
     """Whether the kernels serve these arrays: all float32, the compiler on, nothing empty."""
-    compiled = not numba.config.DISABLE_JIT
-    return compiled and all(a.dtype == np.float32 and a.size > 0 for a in arrays)
+    return COMPILED and all(a.dtype == np.float32 and a.size > 0 for a in arrays)
 
 
 def _offsets(rows: int, cols: int, step: tuple[int, int], width: int, c: int) -> Array:

@@ -2,7 +2,8 @@
 
     mlp:64-128-10         fully connected, ReLU between layers; 'mlp:64-128-10:tanh' for another activation
     lenet-300-100         Y. LeCun et al., Proc. IEEE 86(11), 1998
-    lenet-5               the Caffe form used in pruning papers: conv 20 and 50 of 5x5, 500 hidden units
+    lenet-5               6 and 16 filters of 5x5, 120 and 84 hidden units, with ReLU and max pooling
+    lenet-5-caffe         the form many pruning papers call LeNet-5: 20 and 50 filters, 500 hidden units
     set-mlp               3072-4000-1000-4000-10, D. C. Mocanu et al., arXiv:1707.04780
     conv-2, conv-4, conv-6  small VGG forms of J. Frankle, M. Carbin, arXiv:1803.03635
     vgg-small             conv 64-64-M-128-128-M-256-256-M with BatchNorm, one linear layer
@@ -88,8 +89,25 @@ def mlp(b: Builder, shape: Shape, widths: list[int], activation: str = "relu") -
 
 
 def lenet5(b: Builder, shape: Shape, outputs: int) -> dict[str, Layer]:
-    """20 and 50 filters of 5x5 (3x3, padded, on images under 16 pixels), 2x2 pooling, 500 units."""
+    """Images of 28 pixels are padded to the 32 of the paper; on smaller ones kernels are 3x3, padded."""
     channels, h, w = _image(shape, "lenet-5")
+    large = min(h, w) >= 16
+    first, second = (Window.of(5, padding=2), Window.of(5)) if large else (Window.of(3, padding=1),) * 2
+    layers: dict[str, Layer] = {
+        "conv1": b.conv(channels, 6, first),
+        "relu1": Activation("relu"),
+        "pool1": MaxPool2d(Window.of(2, 2)),
+        "conv2": b.conv(6, 16, second),
+        "relu2": Activation("relu"),
+        "pool2": MaxPool2d(Window.of(2, 2)),
+    }
+    _head(b, layers, shape, [120, 84, outputs])
+    return layers
+
+
+def lenet5_caffe(b: Builder, shape: Shape, outputs: int) -> dict[str, Layer]:
+    """No activation between convolution and pooling; 3x3 padded kernels on images under 16 pixels."""
+    channels, h, w = _image(shape, "lenet-5-caffe")
     window = Window.of(5) if min(h, w) >= 16 else Window.of(3, padding=1)
     layers: dict[str, Layer] = {
         "conv1": b.conv(channels, 20, window),
@@ -206,7 +224,11 @@ PLANS: dict[str, tuple[str, Plan]] = {
         "MLP with 300 and 100 hidden units",
         lambda b, s, o, t: mlp(b, s, [300, 100, o]),
     ),
-    "lenet-5": ("two convolutions, 500 hidden units", lambda b, s, o, t: lenet5(b, s, o)),
+    "lenet-5": ("2 convolutions (6, 16), 3 linear layers", lambda b, s, o, t: lenet5(b, s, o)),
+    "lenet-5-caffe": (
+        "2 convolutions (20, 50), 2 linear layers",
+        lambda b, s, o, t: lenet5_caffe(b, s, o),
+    ),
     "set-mlp": ("MLP 4000-1000-4000", lambda b, s, o, t: mlp(b, s, [4000, 1000, 4000, o])),
     "conv-2": ("2 convolutions, 3 linear layers", _conv_plan([64])),
     "conv-4": ("4 convolutions, 3 linear layers", _conv_plan([64, 128])),

@@ -48,9 +48,12 @@ class Sequence(Layer):
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
         down: Array | None = dy
         layers = list(self.layers.values())
-        for k, layer in reversed(list(enumerate(layers))):
+        wanted = [need_dx]
+        for layer in layers[:-1]:
+            wanted.append(wanted[-1] or layer.trained)
+        for layer, wants in zip(reversed(layers), reversed(wanted), strict=False):
             if down is not None:
-                down = layer.backward(down, need_dx or k > 0)
+                down = layer.backward(down, wants)
         return down
 
     def rforward(self, rx: Array) -> Array:
