@@ -9,11 +9,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("curvature", "data", "errors", "experiments", "kernels", "methods", "nn", "sparsity")
+_PACKAGES = ("curvature", "data", "errors", "experiments", "kernels", "methods", "nn", "sparsity")
+_MODULES = {name: f"minisparse.{name}" for name in _PACKAGES} | {"models": "minisparse.nn.models"}
 _NAMES = {
-    "models": ("minisparse.nn", "models"),
-    "train": ("minisparse.train.run", "train"),
-    "Run": ("minisparse.train.run", "Run"),
+    "train": ("minisparse.training.run", "train"),
+    "Run": ("minisparse.training.run", "Run"),
     "catalogue": ("minisparse.methods.registry", "catalogue"),
 }
 
@@ -21,7 +21,7 @@ _NAMES = {
 def __getattr__(name: str) -> Any:
     """Sub-packages, the few top-level functions, and every method class under its paper's name."""
     if name in _MODULES:
-        return import_module(f"minisparse.{name}")
+        return import_module(_MODULES[name])
     if name in _NAMES:
         module, attribute = _NAMES[name]
         return getattr(import_module(module), attribute)
