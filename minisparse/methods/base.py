@@ -24,7 +24,7 @@ from minisparse.sparsity.pattern import Pattern, Unstructured
 from minisparse.sparsity.schedule import OneShot, Schedule
 from minisparse.sparsity.select import check_sparsity, select
 from minisparse.sparsity.shape import LayerShape
-from minisparse.train.state import TrainState
+from minisparse.training.state import TrainState
 
 
 def setting(default: Any, help: str) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from minisparse.errors import NonFiniteError
 from minisparse.methods.base import Method
 from minisparse.nn.param import Array
-from minisparse.train.state import TrainState
+from minisparse.training.state import TrainState
 
 Batches = Iterable[tuple[Array, Array]]
 Callback = Callable[[TrainState], None]

@@ -18,9 +18,9 @@ from minisparse.nn.lr import Cosine, Rate
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD, Optimizer
 from minisparse.nn.param import Array
-from minisparse.train.collapse import collapse
-from minisparse.train.loop import fit
-from minisparse.train.state import TrainState
+from minisparse.training.collapse import collapse
+from minisparse.training.loop import fit
+from minisparse.training.state import TrainState
 
 PROBE_PER_CLASS = 10
 
