@@ -13,6 +13,7 @@ _PACKAGES = ("curvature", "data", "errors", "experiments", "kernels", "methods",
 _MODULES = {name: f"minisparse.{name}" for name in _PACKAGES} | {"models": "minisparse.nn.models"}
 _NAMES = {
     "train": ("minisparse.training.run", "train"),
+    "Method": ("minisparse.methods.base", "Method"),
     "Run": ("minisparse.training.run", "Run"),
     "catalogue": ("minisparse.methods.registry", "catalogue"),
 }
