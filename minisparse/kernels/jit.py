@@ -5,7 +5,8 @@ is writable the kernel is compiled in memory, and a single note says so.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -47,3 +48,21 @@ def kernel(function: Callable | None = None, *, parallel: bool = False) -> Calla
             return numba.njit(nogil=True, parallel=parallel)(f)
 
     return compile_ if function is None else compile_(function)
+
+
+# Below this many multiply-adds, waking a second thread costs more than it saves.
+SMALL = 1 << 20
+
+
+@contextmanager
+def threads_for(work: int) -> Iterator[None]:
+    """Run parallel kernels on one thread while the work (multiply-adds, or entries touched) is small."""
+    threads = numba.get_num_threads()
+    if work >= SMALL or threads == 1:
+        yield
+        return
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(threads)

@@ -192,8 +192,8 @@ class DynamicSparse(Method, ABC):
         """Whether topology changes now."""
 
     @abstractmethod
-    def rewired(self, layer: LinearLayer, state: TrainState) -> Array:
-        """The layer's new mask (out, in)."""
+    def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
+        """The new mask (out, in) of the layer of this name."""
 
     def setup(self, state: TrainState) -> None:
         rng = state.rng("topology")
@@ -203,20 +203,20 @@ class DynamicSparse(Method, ABC):
         state.rewire(masks)
 
     def update(self, state: TrainState) -> None:
-        if self.replaces_step and self.due(state):
-            self.exchange_all(state)
-        else:
+        if not (self.replaces_step and self.due(state) and self.exchange_all(state)):
             super().update(state)
 
     def after_update(self, state: TrainState) -> None:
         if not self.replaces_step and self.due(state):
             self.exchange_all(state)
 
-    def exchange_all(self, state: TrainState) -> None:
-        """Rewire every prunable layer that is not dense."""
+    def exchange_all(self, state: TrainState) -> bool:
+        """Rewire every prunable layer that is not dense; False if there is none."""
         layers = state.network.prunable()
         sparse = {n: x for n, x in layers.items() if x.weight.kept < x.weight.size}
-        state.rewire({name: self.rewired(layer, state) for name, layer in sparse.items()})
+        if sparse:
+            state.rewire({name: self.rewired(name, layer, state) for name, layer in sparse.items()})
+        return bool(sparse)
 
 
 def rounded(share: float, count: int) -> int:

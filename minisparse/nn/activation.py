@@ -126,6 +126,7 @@ class Activation(Layer):
         self.name = name
         self.function = TABLE[name]
         self.homogeneous = self.function.homogeneous
+        self.curved = self.function.curved
 
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.x = x
@@ -145,8 +146,8 @@ class Activation(Layer):
     def reach(self, signal: Array) -> Array:
         return signal
 
-    def curve(self, dy: Array) -> Array | None:
-        return self.function.ddf(self.x) * dy if self.function.curved else None
+    def curve(self, dy: Array) -> Array:
+        return self.function.ddf(self.x) * dy
 
     def pull_squares(self, h: Array) -> Array:
         return self.function.df(self.x) ** 2 * h

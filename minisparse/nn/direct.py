@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from minisparse.kernels.conv import correlate, place, weight_gradient
-from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.jit import COMPILED, threads_for
 from minisparse.kernels.vector import ROWS
 from minisparse.nn.param import Array
 from minisparse.nn.window import Window
@@ -62,7 +62,8 @@ def _transposed_plan(window: Window, h: int, w: int, o: int) -> tuple[tuple[int,
 def _frames(x: Array, size: tuple[int, int], at: tuple[int, int], step: tuple[int, int]) -> Array:
     n, c = len(x), x.shape[3]
     frames = np.empty((n, *size, c), dtype=np.float32)
-    place(x, frames, *at, *step)
+    with threads_for(frames.size):
+        place(x, frames, *at, *step)
     return frames.reshape(n, -1)
 
 
@@ -72,7 +73,8 @@ def forward(x: Array, weight: Array, window: Window) -> Array:
     size, pixels, taps = _plan(window, h, w, c)
     y = np.empty((n, pixels.size, len(weight)), dtype=np.float32)
     frames = _frames(x, size, window.padding, (1, 1))
-    correlate(frames, _eights(pixels), taps, np.ascontiguousarray(weight.T), y)
+    with threads_for(y.size * taps.size):
+        correlate(frames, _eights(pixels), taps, np.ascontiguousarray(weight.T), y)
     return y.reshape(n, *window.output_size((h, w)), -1)
 
 
@@ -85,7 +87,8 @@ def transposed(dy: Array, weight: Array, window: Window, size: tuple[int, int]) 
     c = flipped.shape[2]
     dx = np.empty((n, pixels.size, c), dtype=np.float32)
     frames = _frames(dy, (hp, wp), (top, left), window.stride)
-    correlate(frames, _eights(pixels), taps, np.ascontiguousarray(flipped).reshape(-1, c), dx)
+    with threads_for(dx.size * taps.size):
+        correlate(frames, _eights(pixels), taps, np.ascontiguousarray(flipped).reshape(-1, c), dx)
     return dx.reshape(n, *size, c)
 
 
@@ -96,5 +99,6 @@ def gradient(x: Array, dy: Array, window: Window) -> Array:
     size, pixels, taps = _plan(window, h, w, c)
     dw = np.empty((taps.size, o), dtype=np.float32)
     frames = _frames(x, size, window.padding, (1, 1))
-    weight_gradient(frames, pixels, _eights(taps), dy.reshape(n, -1, o), dw)
+    with threads_for(dy.size * taps.size):
+        weight_gradient(frames, pixels, _eights(taps), dy.reshape(n, -1, o), dw)
     return dw.T

@@ -73,6 +73,7 @@ class Layer(ABC):
 
     keeps_diagonal = False  # each output depends on one input, and each input reaches one output
     fixed_jacobian = False  # the Jacobian is the same for every sample
+    curved = False  # the output is not piecewise linear in the input
 
     @property
     def trained(self) -> bool:
@@ -90,9 +91,9 @@ class Layer(ABC):
         """Each innermost layer with all that lies between the network's input and its own, in order."""
         yield self, below
 
-    def curve(self, dy: Array) -> Array | None:
-        """Diagonal of sum_o dL/dy_o d2y_o/dx2, shape of x; None where y is piecewise linear in x."""
-        return None
+    def curve(self, dy: Array) -> Array:
+        """Diagonal of sum_o dL/dy_o d2y_o/dx2, shape of x; only where `curved`."""
+        raise NotImplementedError(f"{type(self).__name__} has no curvature of its own")
 
     def pull_squares(self, h: Array) -> Array:
         """Squared entries of the Jacobian, transposed, times h (n, *out) -> (n, *in)."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from minisparse.errors import UsageError
+from minisparse.kernels.jit import threads_for
 from minisparse.kernels.norm import affine, batch_moments, blocks, pair_sums, pull_batch
 from minisparse.nn.layer import Layer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
@@ -67,7 +68,8 @@ class BatchNorm(Layer):
         self.inv = 1 / np.sqrt(var + self.eps)
         scale = self.gamma.value * self.inv
         y = np.empty_like(self.x)
-        affine(self.x, scale, self.beta.value - self.mean * scale, y)
+        with threads_for(y.size):
+            affine(self.x, scale, self.beta.value - self.mean * scale, y)
         return self._shaped(y)
 
     def _batch_statistics(self, rows: Array) -> tuple[Array, Array]:
@@ -77,7 +79,8 @@ class BatchNorm(Layer):
                 "BatchNorm in training: got 1 value per channel, expected at least 2. "
                 "Use a larger batch or evaluation mode."
             )
-        mean, var = batch_moments(rows)
+        with threads_for(rows.size):
+            mean, var = batch_moments(rows)
         m = self.momentum
         self.running_mean[...] = (1 - m) * self.running_mean + m * mean.real
         self.running_var[...] = (1 - m) * self.running_var + m * var.real * count / (count - 1)
@@ -103,7 +106,8 @@ class BatchNorm(Layer):
         g = self._rows(dy)
         rows = len(g)
         sums = np.empty((blocks(rows), 2, g.shape[1]), dtype=g.dtype)
-        pair_sums(self.x, g, self.mean, self.inv, sums)
+        with threads_for(g.size):
+            pair_sums(self.x, g, self.mean, self.inv, sums)
         self.beta.grad[...], self.gamma.grad[...] = sums.sum(axis=0)
         if not need_dx:
             return None
@@ -112,7 +116,8 @@ class BatchNorm(Layer):
         dx = np.empty_like(g)
         scale = self.gamma.value * self.inv
         along = (self.beta.grad * share, self.gamma.grad * share)
-        pull_batch(self.x, g, self.mean, self.inv, scale, *along, dx)
+        with threads_for(g.size):
+            pull_batch(self.x, g, self.mean, self.inv, scale, *along, dx)
         return self._shaped(dx)
 
     def rforward(self, rx: Array) -> Array:

@@ -111,10 +111,12 @@ class Adam(Optimizer):
 
     def _update(self, p: Param, slots: dict[str, Array], lr: float, decay: float) -> None:
         real = p.value.real.dtype.type
-        c1, c2 = 1 - self.beta1**self.t, 1 - self.beta2**self.t
+        # corrections for the betas as rounded: in float32 1 - beta2 is off by 1e-5 of itself
+        b1, b2 = float(real(self.beta1)), float(real(self.beta2))
+        c1, c2 = 1 - b1**self.t, 1 - b2**self.t
         adam_update(
             p.value.reshape(-1), p.grad.reshape(-1), slots["m"].reshape(-1), slots["v"].reshape(-1),
-            np.array([lr, self.beta1, self.beta2, self.eps, decay, c1, c2], dtype=real),
+            np.array([lr, b1, b2, self.eps, decay, c1, c2], dtype=real),
             self.decoupled,
         )  # fmt: skip
 

@@ -22,12 +22,17 @@ BLOCK_BYTES = 1 << 20  # of P at a time: squares are summed while P is still in 
 
 def outer(rows: Array, s: Array) -> tuple[Array, Array]:
     """Equation (1): rows (n, p, i), s (..., n, p, o) -> (..., n, o, i) and (..., n, o)."""
-    return np.matmul(s.swapaxes(-1, -2), rows), s.sum(axis=-2)
+    return np.matmul(s.swapaxes(-1, -2), rows), _sum_positions(s)
+
+
+def _sum_positions(s: Array) -> Array:
+    """(..., p, o) -> (..., o), as a product: summing over a middle axis of short rows is slow."""
+    return np.matmul(np.ones((1, s.shape[-2]), dtype=s.dtype), s)[..., 0, :]
 
 
 def squared(rows: Array, s: Array, sign: Array | None) -> tuple[Array, Array]:
     """Equation (2): rows (n, p, i), s (v, n, p, o), sign (v, n) or None -> (o, i) and (o)."""
-    bias = _sum_squares(s.sum(axis=-2), sign)
+    bias = _sum_squares(_sum_positions(s), sign)
     if rows.shape[1] == 1:  # P is an outer product, its square the product of squares
         flat = s[:, :, 0]
         weigh = flat * flat if sign is None else sign[..., None] * flat * flat

@@ -12,7 +12,8 @@ of them: the k active weights of least |w| leave; then, among all entries not ac
 An exchange takes the place of the optimiser's step (Algorithm 1).
 
 Departures: k is rounded half to even (the authors truncate). An entry that leaves and re-enters at once
-keeps its value and momentum, as in the authors' code.
+keeps its value and momentum, as in the authors' code. Where there is nothing to exchange (alpha = 0, or no
+layer is sparse) the optimiser steps, so that this is static, or dense, training.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from minisparse.errors import UsageError
 from minisparse.methods.base import DynamicSparse, rounded, setting
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
+from minisparse.sparsity.count import check_share, check_whole
 from minisparse.sparsity.select import top_k
-from minisparse.train.state import TrainState
+from minisparse.training.state import TrainState
 
 
 def exchange_fraction(t: float, t_end: float, alpha: float) -> float:
@@ -60,18 +61,15 @@ class RigL(DynamicSparse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"rigl alpha: got {self.alpha!r}, expected 0 <= alpha <= 1.")
-        if self.every < 1:
-            raise UsageError(f"rigl every: got {self.every!r}, expected at least 1 step.")
-        if not 0 < self.until <= 1:
-            raise UsageError(f"rigl until: got {self.until!r}, expected 0 < until <= 1.")
+        check_share(self.alpha, "alpha")
+        check_whole(self.every, "every")
+        check_share(self.until, "until")
 
     def due(self, state: TrainState) -> bool:
         t = state.step
-        return t > 0 and t % self.every == 0 and t < self.until * state.horizon
+        return 0 < t < self.until * state.horizon and t % self.every == 0 and self.alpha > 0
 
-    def rewired(self, layer: LinearLayer, state: TrainState) -> Array:
+    def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
         weight = layer.weight
         return exchange(weight.dense(), layer.dense_grad(), weight.mask, rounded(f, weight.kept))

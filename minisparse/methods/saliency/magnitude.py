@@ -29,8 +29,9 @@ from minisparse.errors import UsageError
 from minisparse.methods.base import Scored, setting
 from minisparse.methods.registry import register
 from minisparse.nn.param import Array
+from minisparse.sparsity.count import check_flag, check_whole
 from minisparse.sparsity.schedule import Cubic, Schedule
-from minisparse.train.state import TrainState
+from minisparse.training.state import TrainState
 
 
 def magnitude(weight: Array, power: int = 1) -> Array:
@@ -55,8 +56,9 @@ class Magnitude(Scored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm not in (1, 2):
-            raise UsageError(f"magnitude norm: got {self.norm!r}, expected 1 or 2.")
+        if check_whole(self.norm, "norm") > 2:
+            raise UsageError(f"norm is not usable: got {self.norm!r}, expected 1 or 2.")
+        check_flag(self.normalize, "normalize")
 
     def score(self, state: TrainState) -> dict[str, Array]:
         rule = normalized if self.normalize else magnitude

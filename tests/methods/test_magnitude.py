@@ -1,0 +1,138 @@
+"""Magnitude: optimal for what it assumes, and what it can do to layers of different scale."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import erfc
+
+from minisparse import data as datasets
+from minisparse.errors import UsageError
+from minisparse.methods.random import Random
+from minisparse.methods.saliency.magnitude import Magnitude, magnitude, normalized
+from minisparse.nn import models
+from minisparse.sparsity import Block, Cubic, Global, OneShot, Row, Uniform, kept_count
+from minisparse.training.run import train
+from tests.methods.problems import chain, clusters, mlp, state_of
+
+NOW = OneShot(0.0)
+
+
+def pruned(network, **settings):
+    """Masks of magnitude pruning of a copy before step 0."""
+    copy = network.copy()
+    x = np.zeros((2, *copy.input_shape))
+    Magnitude(**{"schedule": NOW} | settings).setup(state_of(copy, x, np.zeros(2, dtype=int)))
+    return copy.masks()
+
+
+def same(a, b):
+    return all((a[name] == b[name]).all() for name in a)
+
+
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=8), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_no_other_set_of_that_size_is_nearer(values, k, seed):
+    w = np.array(values, dtype=float)[None, :]
+    k = min(k, w.size - 1)
+    mask = pruned(chain(w), sparsity=1 - k / w.size)["fc1"]
+    assert mask.sum() == k
+    removed = (w[~mask] ** 2).sum()
+    assert removed == min((w[0, list(c)] ** 2).sum() for c in combinations(range(w.size), w.size - k))
+    # with white inputs, X'X = n I, the squared change of the outputs is the squared distance
+    x = np.linalg.qr(np.random.default_rng(seed).standard_normal((16, w.size)))[0] * 4
+    np.testing.assert_allclose(((x @ (w * ~mask).T) ** 2).mean(), removed, rtol=1e-9, atol=1e-12)
+
+
+def test_a_global_ranking_empties_a_layer_of_small_scale():
+    network = chain(np.full((5, 2), 0.01), np.ones((2, 5)))
+    assert {n: int(m.sum()) for n, m in pruned(network, sparsity=0.5).items()} == {"fc1": 0, "fc2": 10}
+    layerwise = pruned(network, sparsity=0.5, allocation=Uniform())
+    assert {n: int(m.sum()) for n, m in layerwise.items()} == {"fc1": 5, "fc2": 5}
+
+
+@pytest.mark.parametrize("scale", [2.0**-10, 2.0**7])
+def test_only_the_plain_global_ranking_feels_the_scale_of_a_layer(scale):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((6, 5)), rng.standard_normal((4, 6))
+    network, scaled = chain(a, b), chain(scale * a, b)
+    for settings in ({"allocation": Uniform()}, {"normalize": True}, {"normalize": True, "norm": 2}):
+        assert same(pruned(network, sparsity=0.6, **settings), pruned(scaled, sparsity=0.6, **settings))
+    assert not same(pruned(network, sparsity=0.6), pruned(scaled, sparsity=0.6))
+
+
+def test_normalised_scores():
+    w = np.array([[3.0, 0.0], [0.0, -4.0]])
+    np.testing.assert_allclose(normalized(w), [[0.6, 0], [0, 0.8]])
+    np.testing.assert_allclose(normalized(w, 2), [[0.36, 0], [0, 0.64]])
+    assert (normalized(np.zeros((2, 3))) == 0).all()
+    np.testing.assert_array_equal(magnitude(w, 2), w * w)
+
+
+def test_the_norms_agree_on_weights_and_differ_on_rows():
+    network = chain(np.array([[3.0, 0.0], [2.0, 2.0]]))
+    rows = {norm: pruned(network, sparsity=0.5, norm=norm, pattern=Row())["fc1"] for norm in (1, 2)}
+    assert rows[1].tolist() == [[False, False], [True, True]]  # 3 < 4
+    assert rows[2].tolist() == [[True, True], [False, False]]  # 9 > 8
+    network = mlp((6, 5, 4), np.random.default_rng(0))
+    assert same(pruned(network, sparsity=0.7, norm=1), pruned(network, sparsity=0.7, norm=2))
+
+
+@given(st.permutations(range(12)), st.floats(0, 0.95))
+def test_permuting_distinct_weights_permutes_the_mask(order, sparsity):
+    w = np.linspace(0.1, 1, 12) * np.where(np.arange(12) % 3, 1, -1)
+    mask = pruned(chain(w.reshape(3, 4)), sparsity=sparsity)["fc1"].ravel()
+    permuted = pruned(chain(w[list(order)].reshape(3, 4)), sparsity=sparsity)["fc1"].ravel()
+    np.testing.assert_array_equal(permuted, mask[list(order)])
+
+
+def test_shares_of_gaussian_layers_follow_the_error_function():
+    rng = np.random.default_rng(0)
+    sigma, size = np.array([1.0, 0.5]), 160_000
+    network = chain(*(s * rng.standard_normal((400, 400)) for s in sigma))
+    shares = [m.mean() for m in pruned(network, sparsity=0.8).values()]
+    expected = erfc(0.94941 / (sigma * np.sqrt(2)))
+    np.testing.assert_allclose(expected, [0.34241, 0.05759], atol=2e-5)
+    np.testing.assert_allclose(shares, expected, atol=6 * np.sqrt(0.25 / size))
+
+
+def test_the_default_follows_the_cubic_curve_and_nothing_returns():
+    data = clusters(np.random.default_rng(0), (6,), train=48)
+    network = mlp((6, 40, 3), np.random.default_rng(1), dtype=np.float32)
+    seen = []
+
+    def watch(state):
+        seen.append(state.network.masks())
+
+    method = Magnitude(0.9, Cubic(0.2, 0.7, every=1))
+    train(network, data, method, epochs=4, batch=12, progress=watch)
+    curve = [0.9 * (1 - (1 - min(max((t - 3) / 8, 0), 1)) ** 3) for t in range(17)]
+    for masks, level in zip(seen, curve, strict=True):
+        assert sum(int(m.sum()) for m in masks.values()) == kept_count(360, level)
+    for a, b in zip(seen, seen[1:], strict=False):
+        assert not any((b[name] & ~a[name]).any() for name in a)
+
+
+def test_blocks_are_ranked_by_their_mean():
+    w = np.array([[1.0, 1, 0, 9], [1, 1, 0, 0]])  # block means 1 and 2.25
+    mask = pruned(chain(w), sparsity=0.5, pattern=Block(2, 2))["fc1"]
+    assert mask.tolist() == [[False, False, True, True]] * 2
+
+
+@pytest.mark.parametrize("settings", [{"norm": 3}, {"norm": 0}, {"norm": True}, {"normalize": 1}])
+def test_settings_are_checked(settings):
+    with pytest.raises(UsageError):
+        Magnitude(**settings)
+
+
+def test_it_beats_chance_on_the_digits():
+    data = datasets.load("digits")
+    scores = {Magnitude: [], Random: []}
+    for seed in range(3):
+        network = models.build("mlp:64-100-10", data, seed=seed)
+        for method, found in scores.items():
+            schedule = Cubic(0.2, 0.7)
+            run = train(network, data, method(0.97, schedule, Global()), epochs=6, seed=seed)
+            found.append(run.accuracy)
+    assert np.mean(scores[Magnitude]) > np.mean(scores[Random]) + 0.05
