@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minisparse.errors import ShapeError
-from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.jit import COMPILED, SMALL
 from minisparse.kernels.vector import ROWS, tile1, tile2, tile_naive
 from minisparse.nn import direct
 from minisparse.nn.mode import EVAL
@@ -96,15 +96,17 @@ def test_masked_convolution_writes_no_gradient_where_absent():
 def test_thread_count_does_not_change_a_bit():
     rng = np.random.default_rng(3)
     window = Window.of(3, padding=1)
-    x, dy = (rng.standard_normal((5, 9, 9, c)).astype(np.float32) for c in (6, 20))
+    # large enough for the kernels to use all threads: see jit.SMALL
+    x, dy = (rng.standard_normal((9, 32, 32, c)).astype(np.float32) for c in (6, 20))
     weight = rng.standard_normal((20, 54)).astype(np.float32)
+    assert dy.size * 54 > SMALL
     results = []
     for count in (1, numba.config.NUMBA_NUM_THREADS):
         numba.set_num_threads(count)
         results.append(
             (
                 direct.forward(x, weight, window),
-                direct.transposed(dy, weight, window, (9, 9)),
+                direct.transposed(dy, weight, window, (32, 32)),
                 direct.gradient(x, dy, window),
             )
         )
