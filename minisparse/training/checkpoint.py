@@ -114,7 +114,10 @@ def load(folder: Folder) -> Network:
 def read_manifest(folder: Folder) -> Manifest:
     """The manifest of a checkpoint, verified against its own digest; the arrays are not looked at."""
     path = Path(folder) / MANIFEST
-    content = _read(path, MAX_MANIFEST)
+    return _parse(path, _read(path, MAX_MANIFEST))
+
+
+def _parse(path: Path, content: bytes) -> Manifest:
     try:
         facts = json.loads(content)
         number = facts["format"]

@@ -13,9 +13,9 @@ from minisparse.errors import UsageError
 from minisparse.methods.random import Random
 from minisparse.methods.saliency.magnitude import Magnitude, magnitude, normalized
 from minisparse.nn import models
-from minisparse.sparsity import Block, Cubic, Global, OneShot, Row, Uniform, kept_count
+from minisparse.sparsity import Block, Cubic, FirstLast, Global, OneShot, Row, Uniform, kept_count
 from minisparse.training.run import train
-from tests.methods.problems import chain, clusters, mlp, state_of
+from tests.methods.problems import chain, clusters, conv_net, mlp, state_of
 
 NOW = OneShot(0.0)
 
@@ -136,3 +136,15 @@ def test_it_beats_chance_on_the_digits():
             run = train(network, data, method(0.97, schedule, Global()), epochs=6, seed=seed)
             found.append(run.accuracy)
     assert np.mean(scores[Magnitude]) > np.mean(scores[Random]) + 0.05
+
+
+def test_dense_first_and_spared_last_layer_are_an_allocation():
+    network = conv_net(np.random.default_rng(0))
+    masks = pruned(network, sparsity=0.7, allocation=FirstLast(last=0.8))
+    sizes, kept = ({n: f(m) for n, m in masks.items()} for f in (np.size, np.count_nonzero))
+    assert kept["conv"] == sizes["conv"]
+    assert kept["fc"] == kept_count(sizes["fc"], 0.8)
+    assert sum(kept.values()) == kept_count(sum(sizes.values()), 0.7)
+    for name, mask in masks.items():
+        w = np.abs(network.prunable()[name].weight.dense())
+        assert mask.all() or w[mask].min() >= w[~mask].max()

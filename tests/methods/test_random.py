@@ -99,3 +99,15 @@ def test_expected_loss_of_weight_is_the_sparsity_times_the_weight():
     # sampling without replacement: Var = m (1 - m/n) S^2 with S^2 = variance with divisor n - 1
     error = np.sqrt(removed * (1 - removed / n) * squares.var(ddof=1) / draws)
     assert abs(np.mean(losses) - 0.7 * squares.sum()) < 5 * error
+
+
+def test_random_gradual_pruning_is_this_method_with_the_cubic_schedule():
+    data, seen = clusters(np.random.default_rng(0), (6,)), []
+    network = mlp((6, 20, 3), np.random.default_rng(1), dtype=np.float32)
+    method = Random(0.9, Cubic(0.2, 0.7, every=1))
+    train(network, data, method, epochs=4, batch=16, progress=lambda s: seen.append(s.network.masks()))
+    levels = [level for t in range(13) for level in method.schedule.levels(t, 12, 0.9)]
+    counts = [sum(int(m.sum()) for m in masks.values()) for masks in seen]
+    assert sorted(set(counts)) == sorted({kept_count(180, level) for level in levels})
+    for a, b in zip(seen, seen[1:], strict=False):
+        assert not any((b[name] & ~a[name]).any() for name in a)

@@ -1,0 +1,1 @@
+"""The command line. `main` knows the verbs by name only and imports the one that is asked for."""

@@ -1,0 +1,73 @@
+"""Measured times on this machine: median and quartiles, next to other ways to do the same work."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from minisparse.cli.arguments import Parser
+from minisparse.cli.flags import choice
+from minisparse.cli.threads import most_threads
+from minisparse.errors import UsageError
+
+# Each module has `records(threads: tuple[int, ...], quick: bool) -> list[dict]`, one dict per row with
+# the same keys in the same order; its docstring's first line is the table's title.
+BENCHES = {
+    "train": "minisparse.experiments.bench_train",
+    "kernels": "minisparse.experiments.bench_kernels",
+    "curvature": "minisparse.experiments.bench_curvature",
+}
+
+
+def add_arguments(parser: Parser) -> None:
+    """What to measure."""
+    parser.value(
+        "what", read=choice("benchmark", list(BENCHES)), nargs="?",
+        metavar="WHAT", help=f"one of {', '.join(BENCHES)} (default: all there are)",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: rough figures")
+
+
+def run(args: Namespace) -> int:
+    """Measure, and print one table per benchmark."""
+    present = [name for name, module in BENCHES.items() if find_spec(module) is not None]
+    if args.what is not None and args.what not in present:
+        raise UsageError(
+            f"benchmark '{args.what}' is not in this version: got none of it, "
+            f"expected one of {', '.join(present)}."
+        )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in [args.what] if args.what else present:
+        args.screen.note(f"measuring {name} (other programs disturb the figures)")
+        module = import_module(BENCHES[name])
+        found[name] = module.records(thread_counts(args.threads), args.quick)
+        if not args.json:
+            show(args.screen, (module.__doc__ or name).partition("\n")[0], found[name])
+    if args.json:
+        args.screen.json(found[args.what] if args.what else found)
+    return 0
+
+
+def thread_counts(asked: int | None) -> tuple[int, ...]:
+    """The number asked for; else 1, and 2 where there are two processors."""
+    if asked is not None:
+        return (asked,)
+    return (1, 2) if most_threads() > 1 else (1,)
+
+
+def show(screen: Any, title: str, rows: list[dict[str, Any]]) -> None:
+    """A table whose columns are the keys of the rows."""
+    columns = list(rows[0]) if rows else []
+    body = [[cell(row.get(name)) for name in columns] for row in rows]
+    screen.table([name.replace("_", " ") for name in columns], body, title=title)
+
+
+def cell(value: Any) -> str:
+    """Three significant digits; '-' for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,1 @@
+"""Experiments: what a run is, running many, keeping the results, and showing them."""

@@ -1,0 +1,108 @@
+"""One-shot pruning of a trained network, nothing retrained: what curvature is worth.
+
+Every method prunes the same trained networks to the same sparsity, uniformly in all layers, from the same
+calibration samples, so that methods differ in which weights of a layer go and in whether the others make
+up for them:
+
+    random, magnitude, wanda, obd     choose only
+    lobs, obc, sparsegpt              choose and adjust, by each layer's own output
+    obs                               chooses and adjusts, by the loss of the whole network
+
+Nothing is trained after pruning: accuracies are those of the networks as the methods leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisparse.data.dataset import Dataset
+from minisparse.methods.base import Method
+from minisparse.methods.dense import Dense
+from minisparse.methods.random import Random
+from minisparse.methods.reconstruct.lobs import LOBS
+from minisparse.methods.reconstruct.obc import OBC
+from minisparse.methods.reconstruct.obs import OBS
+from minisparse.methods.reconstruct.sparsegpt import SparseGPT
+from minisparse.methods.reconstruct.wanda import Wanda
+from minisparse.methods.saliency.magnitude import Magnitude
+from minisparse.methods.saliency.obd import OBD
+from minisparse.nn.loss import LOSSES
+from minisparse.nn.lr import Constant
+from minisparse.nn.models import build
+from minisparse.nn.network import Network
+from minisparse.nn.optim import SGD
+from minisparse.sparsity.allocation import Uniform
+from minisparse.sparsity.schedule import OneShot
+from minisparse.training.run import evaluate, train
+from minisparse.training.state import TrainState
+
+NOW, ALIKE = OneShot(0.0), Uniform()
+SAMPLES = 512
+
+METHODS: dict[str, Callable[[float], Method]] = {
+    "random": lambda s: Random(s, NOW, ALIKE),
+    "magnitude": lambda s: Magnitude(s, NOW, ALIKE),
+    "wanda": lambda s: Wanda(s, NOW, SAMPLES, allocation=ALIKE),
+    "obd": lambda s: OBD(s, NOW, ALIKE, samples=SAMPLES),
+    "lobs": lambda s: LOBS(s, NOW, SAMPLES, allocation=ALIKE),
+    "obc": lambda s: OBC(s, NOW, SAMPLES, allocation=ALIKE),
+    "sparsegpt": lambda s: SparseGPT(s, NOW, SAMPLES, allocation=ALIKE),
+    "obs": lambda s: OBS(s, NOW, SAMPLES, allocation=ALIKE),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Test accuracies and training losses of one method at one sparsity, one number per seed."""
+
+    method: str
+    sparsity: float
+    accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean test accuracy."""
+        return float(np.mean(self.accuracies))
+
+
+def prune_now(network: Network, data: Dataset, method: Method, seed: int) -> Network:
+    """A copy of `network` pruned by `method` before any step; its schedule must prune at step 0."""
+    work = network.copy()
+    data = data.astype(work.dtype)
+    state = TrainState(
+        work, SGD(), LOSSES["cross-entropy"](), Constant(0.1), seed, 1, 1,
+        data.train_x, data.train_y, data.train_x, data.train_y,
+    )  # fmt: skip
+    method.check(work)
+    method.setup(state)
+    return work
+
+
+def one_shot(
+    data: Dataset,
+    model: str,
+    sparsities: Sequence[float] = (0.5, 0.7, 0.8),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    epochs: int = 30,
+    methods: Mapping[str, Callable[[float], Method]] | None = None,
+) -> list[Result]:
+    """Train `model` once per seed, prune copies of it by each method to each sparsity, and test them.
+
+    The first result is the dense network, as method "dense" at sparsity 0.
+    """
+    plan = [(name, s, make(s)) for name, make in (methods or METHODS).items() for s in sparsities]
+    plan.insert(0, ("dense", 0.0, Dense()))
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {(name, s): [] for name, s, _ in plan}
+    loss = LOSSES["cross-entropy"]()
+    for seed in seeds:
+        trained = train(build(model, data, seed), data, Dense(), epochs=epochs, seed=seed).network
+        for name, sparsity, method in plan:
+            pruned = prune_now(trained, data, method, seed)
+            _, accuracy = evaluate(pruned, loss, data.test_x, data.test_y)
+            value, _ = evaluate(pruned, loss, data.train_x, data.train_y)
+            found[name, sparsity].append((accuracy, value))
+    return [Result(name, s, *map(tuple, zip(*runs, strict=True))) for (name, s), runs in found.items()]
