@@ -12,6 +12,7 @@ import traceback
 
 from minisparse.errors import MinisparseError, MinisparseWarning
 
+UNFINISHED = "finished runs are kept; the same command goes on from there"
 DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 4, 130
 
 
@@ -29,14 +30,16 @@ def line(error: BaseException) -> str:
     if isinstance(error, MinisparseError):
         return f"minisparse: error[{error.code}]: {text}"
     if isinstance(error, KeyboardInterrupt):
-        return f"minisparse: interrupted: {text or 'nothing was saved; the same command starts again'}"
+        return f"minisparse: interrupted: {text or UNFINISHED}"
     if isinstance(error, MinisparseWarning):
         return f"minisparse: error: {text} (a warning, and --strict is on)"
     if isinstance(error, OSError) and error.strerror:
         where = f" {str(error.filename)!r}" if error.filename is not None else ""
         return f"minisparse: error: system call failed{where}: got '{error.strerror}'."
     kind = type(error).__name__
-    return f"minisparse: error: unforeseen {kind}: {text}. Run again with --debug for the traceback."
+    return (
+        f"minisparse: error: unforeseen {kind}: {text.rstrip('.')}. Run again with --debug for the traceback."
+    )
 
 
 def status(error: BaseException) -> int:

@@ -70,7 +70,7 @@ def dispatch(tokens: Sequence[str]) -> int:
     import_module("minisparse.cli.flags").add_global(parser)
     module.add_arguments(parser)
     args = parser.parse()
-    with import_module("minisparse.cli.session").session(args):
+    with import_module("minisparse.cli.context").context(args):
         return module.run(args)
 
 

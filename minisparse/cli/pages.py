@@ -16,6 +16,7 @@ from minisparse.nn.network import Network
 
 def write_page(screen: Screen, outcomes: Sequence[Outcome], store: Store, title: str) -> Path:
     """Path of the report of these runs; a network that cannot be read is left out with a warning."""
+    screen.note("drawing the report")
     networks: dict[str, Network] = {}
     for key in (outcome.spec.key for outcome in pictured(outcomes)):
         if store.has_network(key):

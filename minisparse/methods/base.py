@@ -111,6 +111,7 @@ class Scored(Method, ABC):
         """Score (out, in) of every weight of every prunable layer; the largest stay."""
 
     def setup(self, state: TrainState) -> None:
+        self.allocation.check(layer_shapes(state.network), self.sparsity)
         self.impose(state)
 
     def after_update(self, state: TrainState) -> None:

@@ -49,7 +49,7 @@ class Optimizer(ABC):
             for name in self.slot_names:
                 if name not in slots:
                     slots[name] = np.zeros_like(p.value)
-            self._update(p, slots, lr, self.weight_decay if p.decay else 0.0)
+            self._update(p, slots, lr * p.rate, self.weight_decay if p.decay else 0.0)
 
     @abstractmethod
     def _update(self, p: Param, slots: dict[str, Array], lr: float, decay: float) -> None:

@@ -16,14 +16,16 @@ class Param:
     direction  v, the direction of an R-pass, or None where v is zero
     rgrad      this parameter's part of H v, written by rbackward
     decay      whether weight decay applies (weights: yes; biases and normalisation: no)
+    rate       multiple of the learning rate this array moves by
 
     The arrays are C-contiguous: an update kernel sees them flat, and flattening any other layout copies.
     """
 
-    __slots__ = ("decay", "direction", "grad", "rgrad", "value")
+    __slots__ = ("decay", "direction", "grad", "rate", "rgrad", "value")
 
-    def __init__(self, value: Array, decay: bool = True) -> None:
+    def __init__(self, value: Array, decay: bool = True, rate: float = 1.0) -> None:
         self.decay = decay
+        self.rate = rate
         self.set(value)
 
     def set(self, value: Array) -> None:

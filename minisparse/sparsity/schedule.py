@@ -67,10 +67,9 @@ def _table(schedule: Schedule, horizon: int, target: float) -> dict[int, tuple[f
 
 def ramp(initial: float, target: float, progress: float, power: int) -> float:
     """Sparsity at `progress` in [0, 1] of the window: equation (1) with power 3, (2) with 1."""
-    if progress in (0, 1):  # rounding must not miss an end ...
+    if progress in (0, 1):  # rounding must not miss an end
         return target if progress else initial
-    level = target + (initial - target) * (1 - progress) ** power
-    return min(target, max(initial, level))  # ... or pass it
+    return target + (initial - target) * (1 - progress) ** power
 
 
 def geometric_levels(target: float, rounds: int) -> tuple[float, ...]:

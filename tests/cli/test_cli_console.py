@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisparse.cli import console, session
+from minisparse.cli import console, context
 from minisparse.cli.console import Bar, Lines, Meter, Screen, decimal, duration, percent, plain, scaled
 from minisparse.errors import MinisparseWarning
 from minisparse.experiments import bench_train
@@ -126,22 +126,22 @@ def flags(**changes: bool) -> Namespace:
 def test_notes_of_the_kernels_are_shown_once_and_only_within(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("minisparse.kernels")
     handlers = list(logging.getLogger("minisparse").handlers)
-    with session.session(flags()):
+    with context.context(flags()):
         log.info("compiling kernels (once)")
     log.info("after")
     assert capsys.readouterr().err == "minisparse: note: compiling kernels (once)\n"
-    with session.session(flags(quiet=True)):
+    with context.context(flags(quiet=True)):
         log.info("compiling kernels (once)")
     assert capsys.readouterr().err == ""
     assert logging.getLogger("minisparse").handlers == handlers
 
 
 def test_warnings_are_one_line_and_errors_when_strict(capsys: pytest.CaptureFixture[str]) -> None:
-    with session.session(flags()):
+    with context.context(flags()):
         warnings.warn("close\nto collapse", MinisparseWarning, stacklevel=1)
         np.float32(1e38) * np.float32(10)
     assert capsys.readouterr().err == "minisparse: warning: close to collapse\n"
-    with pytest.raises(MinisparseWarning), session.session(flags(strict=True)):
+    with pytest.raises(MinisparseWarning), context.context(flags(strict=True)):
         warnings.warn("close to collapse", MinisparseWarning, stacklevel=1)
 
 

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy import sparse
+from threadpoolctl import threadpool_info
 
 from minisparse.cli import compare, export, pages, run
 from minisparse.cli.main import main
@@ -50,14 +52,20 @@ def made(*argv: str) -> tuple[str, Network]:
         return outcome.spec.key, store.network(outcome.spec.key)
 
 
-def test_flags_become_the_spec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """The specs that `run` would execute; each is interrupted at once."""
+    specs = []
 
     def stop(spec: RunSpec, *rest: Any) -> Outcome:
-        seen.append(spec)
+        specs.append(spec)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "execute", stop)
+    return specs
+
+
+def test_flags_become_the_spec(seen: list[RunSpec], capsys: pytest.CaptureFixture[str]) -> None:
     flags = [
         "--sparsity",
         "0.5",
@@ -94,14 +102,7 @@ def test_flags_become_the_spec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert line.startswith("minisparse: interrupted: ") and "the same command" in line
 
 
-def test_a_setting_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def stop(spec: RunSpec, *rest: Any) -> Outcome:
-        seen.append(spec)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "execute", stop)
+def test_a_setting_may_be_switched_off(seen: list[RunSpec]) -> None:
     for flag in ("--normalize", "--no-normalize"):
         assert main(["run", "magnitude", flag, *TINY]) == 130
     assert [spec.settings for spec in seen] == [(("normalize", "true"),), ()]
@@ -153,9 +154,6 @@ def test_status_of_bad_endings(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_threads_are_limited_within_and_restored_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    import numba
-    from threadpoolctl import threadpool_info
-
     def counts() -> set[int]:
         return {numba.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
 
@@ -284,7 +282,7 @@ def test_compare_prints_table_and_verdict(no_page: None, capsys: pytest.CaptureF
     found = call(GRID, capsys)
     assert main(GRID) == 0  # nothing is made again
     captured = capsys.readouterr()
-    assert captured.err == "10 of 10 runs are in minisparse-runs already\n"
+    assert captured.err == "10 of 10 runs are in minisparse-runs already\ndrawing the report\n"
     for row in found["rows"]:
         cells = {row["method"], f"{row['sparsity_asked']:g}", f"{row['sparsity']:.4f}"}
         assert any(cells <= set(line.split()) for line in captured.out.splitlines())

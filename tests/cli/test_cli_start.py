@@ -80,7 +80,7 @@ class Scene:
         (
             KeyboardInterrupt(),
             130,
-            "minisparse: interrupted: nothing was saved; the same command starts again",
+            "minisparse: interrupted: finished runs are kept; the same command goes on from there",
         ),
         (MinisparseWarning("odd"), 1, "minisparse: error: odd (a warning, and --strict is on)"),
         (

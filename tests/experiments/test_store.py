@@ -1,5 +1,6 @@
 """What was put is there after anything, or an error says what is wrong."""
 
+import hashlib
 import sqlite3
 from pathlib import Path
 
@@ -87,16 +88,19 @@ def test_every_changed_byte_of_a_row_is_noticed(store: Store) -> None:
 def test_a_row_that_is_whole_but_not_an_outcome(store: Store) -> None:
     store.put(some())
     for text in ("[]", "{}", "null", '{"spec": {"method": "dense"}}'):
-        values = (text, __import__("hashlib").sha256(text.encode()).hexdigest())
+        values = (text, hashlib.sha256(text.encode()).hexdigest())
         store._rows.execute("UPDATE runs SET outcome = ?, sha256 = ?", values)
         with pytest.raises(CheckpointError, match="damaged"):
             store.all()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"not a database at all, but longer than a header" * 50, b"SQLite format 3\0" + b"\xff" * 4096],
-)
+NO_DATABASES = [
+    b"not a database at all, but longer than a header" * 50,
+    b"SQLite format 3\0" + b"\xff" * 4096,
+]
+
+
+@pytest.mark.parametrize("content", NO_DATABASES)
 def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(CheckpointError, match=FILE):

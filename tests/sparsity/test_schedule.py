@@ -157,7 +157,10 @@ def test_one_shot_rounds_its_moment_half_to_even() -> None:
 def test_a_target_of_zero_and_a_tiny_target() -> None:
     for schedule in (OneShot(), Exponential(5), Rounds(5), Linear(), Cubic()):
         assert {s for _, s in schedule.curve(100, 0.0)} == {0.0}
-        assert schedule.curve(100, 1e-300)[-1][1] == 1e-300
+        for tiny in (1e-300, 1e-16):  # 1 - 1e-16 rounds to 1 - 1.1e-16
+            levels = [s for _, s in schedule.curve(100, tiny)]
+            assert levels == sorted(levels)
+            assert levels[-1] == tiny
 
 
 def test_schedules_are_values() -> None:

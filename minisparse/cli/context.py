@@ -28,7 +28,7 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def session(args: Namespace) -> Iterator[None]:
+def context(args: Namespace) -> Iterator[None]:
     """Set `args.screen` and everything process-wide that the flags ask for; undo it at the end."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

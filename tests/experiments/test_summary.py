@@ -1,0 +1,168 @@
+"""Rows against NumPy, and sentences that say what is so."""
+
+from dataclasses import replace
+from math import isnan, nan
+
+import numpy as np
+import pytest
+
+from minisparse.experiments.diagnosis import explain, starved, weakest
+from minisparse.experiments.inspect import LayerRow
+from minisparse.experiments.runner import Outcome
+from minisparse.experiments.spec import RunSpec
+from minisparse.experiments.summary import findings, summarise, verdict
+
+
+def layer(name: str, kept: int, shape: tuple[int, int], dead_in: int, dead_out: int) -> LayerRow:
+    total = shape[0] * shape[1]
+    return LayerRow(
+        name, shape, kept, total, 1 - kept / total, dead_in, dead_out, 1, kept, 2 * kept, {"dense": 4 * total}
+    )
+
+
+def outcome(method: str, sparsity: float, accuracy: float, seed: int = 0, **more: object) -> Outcome:
+    settings = (("sparsity", repr(sparsity)),) if sparsity else ()
+    own = more.pop("settings", ())
+    facts = {
+        "sparsity": sparsity, "sparsity_asked": sparsity, "total": 100, "chance": 0.1, "seconds": 1.0 + seed,
+        "kept": round(100 * (1 - sparsity)), "macs_dense": 100, "macs": 10 + seed,
+        "bytes": {"csr": 8, "dense": 400},
+    }  # fmt: skip
+    return Outcome(RunSpec(method, settings + own, seed=seed), accuracy=accuracy, **(facts | more))
+
+
+def test_means_and_spreads() -> None:
+    accuracies = [0.91, 0.94, 0.88, 0.925]
+    (row,) = summarise([outcome("snip", 0.8, a, seed) for seed, a in enumerate(accuracies)])
+    assert row.accuracy == pytest.approx(np.mean(accuracies), abs=1e-15)
+    assert row.spread == pytest.approx(np.std(accuracies, ddof=1), abs=1e-15)
+    assert row.seconds == pytest.approx(2.5)
+    assert row.macs == pytest.approx(11.5)
+    assert (row.runs, row.measured, row.statuses, row.status) == (4, 4, {"done": 4}, "4 done")
+    assert (row.sparsity_asked, row.sparsity, row.chance) == (0.8, 0.8, 0.1)
+    assert list(row.bytes) == ["dense", "csr"]
+
+
+def test_one_run_has_no_spread() -> None:
+    (row,) = summarise([outcome("snip", 0.8, 0.5)])
+    assert isnan(row.spread)
+
+
+def test_rows_are_apart_by_everything_but_the_seed() -> None:
+    found = [
+        outcome("rigl", 0.9, 0.5),
+        outcome("rigl", 0.9, 0.7, 1),
+        outcome("rigl", 0.8, 0.5),
+        outcome("set", 0.9, 0.5),
+        outcome("rigl", 0.9, 0.5, settings=(("every", "20"),)),
+    ]
+    rows = summarise(found)
+    assert [(r.label, r.sparsity_asked, r.runs) for r in rows] == [
+        ("rigl", 0.9, 2), ("rigl", 0.8, 1), ("set", 0.9, 1), ("rigl (every=20)", 0.9, 1),
+    ]  # fmt: skip
+    assert rows[0].keys == (found[0].spec.key, found[1].spec.key)
+
+
+def test_bad_runs_are_counted_and_never_averaged_away() -> None:
+    group = [
+        outcome("snip", 0.9, 0.9),
+        outcome("snip", 0.9, 0.1, 1, status="collapsed", note="layer 'fc1' collapsed"),
+        outcome("snip", 0.9, nan, 2, status="diverged", note="diverged at step 3"),
+        Outcome(RunSpec("snip", seed=3), "failed", "ValueError: x", sparsity_asked=0.9),
+    ]
+    (row,) = summarise(group)
+    assert row.accuracy == pytest.approx(0.5)
+    assert (row.runs, row.measured) == (4, 2)
+    assert row.status == "1 done, 1 collapsed, 1 diverged, 1 failed"
+    assert [note.partition(":")[0] for note in row.notes] == ["seed 1", "seed 2", "seed 3"]
+    text = " ".join(verdict([row]))
+    assert "diverged at step 3" in text
+    assert "ValueError: x" in text
+
+
+def test_a_group_of_failures_has_a_row() -> None:
+    (row,) = summarise([Outcome(RunSpec("snip"), "failed", "x", sparsity_asked=0.9)])
+    assert isnan(row.accuracy)
+    assert isnan(row.sparsity)
+    assert isnan(row.seconds)
+    assert row.status == "1 failed"
+
+
+def usual() -> list[Outcome]:
+    return [
+        outcome("dense", 0.0, 0.98),
+        outcome("dense", 0.0, 0.99, 1),
+        outcome("random", 0.9, 0.94),
+        outcome("rigl", 0.9, 0.9701),
+        outcome("snip", 0.9, 0.9699),
+        outcome("magnitude", 0.9, 0.985),
+        outcome("magnitude", 0.998, 0.7),
+        outcome(
+            "snip", 0.998, 0.1, status="collapsed", note="no path",
+            layers=[layer("fc1", 7, (10, 20), 14, 6), layer("fc2", 5, (4, 10), 7, 0)],
+        ),
+    ]  # fmt: skip
+
+
+def test_success_is_within_the_margin_and_not_beyond() -> None:
+    found = {f.text.partition(":")[0]: f for f in findings(summarise(usual()))}
+    success = found["Success"].text
+    assert "At 90 % sparsity 2 of 4 methods stay within 1.5 points of dense" in success
+    assert success.endswith("magnitude 98.5 %, rigl 97.0 %.")
+    beyond = found["Beyond that at 90 %"].text
+    assert "random loses 4.5" in beyond
+    assert "snip loses 1.5" in beyond
+    reference = found["Reference"].text
+    assert "98.5 \u00b1 0.7 % (2 runs)" in reference
+    assert "10.0 %" in reference
+    assert any(text.startswith("Choosing is worth 4.5 points") for text in found)
+
+
+def test_failure_names_method_layer_and_cause() -> None:
+    texts = [f.text for f in findings(summarise(usual()))]
+    (failure,) = [t for t in texts if t.startswith("Failure")]
+    assert "At 99.8 % sparsity (1 of 500 weights kept) 1 of 2 methods collapse" in failure
+    (detail,) = [t for t in texts if t.startswith("snip: 1 of 1 runs")]
+    assert "'fc1' keeps 7 of 200 weights, which feed 4 of its 10 units, and 'fc2' reads 3 of the 10" in detail
+    assert "one ranking over all layers" in detail
+    assert "Still alive there: magnitude 70.0 %." in texts
+
+
+def test_no_collapse_is_said_too() -> None:
+    texts = verdict(summarise([outcome("dense", 0.0, 0.98), outcome("rigl", 0.99, 0.9)]))
+    assert any(t.startswith("No collapse") for t in texts)
+    assert any(t.startswith("No success") for t in texts)
+
+
+def test_nothing_to_say_is_no_error() -> None:
+    assert verdict([]) == []
+    assert verdict(summarise([outcome("rigl", 0.5, nan)])) == []
+    assert len(verdict(summarise([outcome("dense", 0.0, 0.9)]))) == 1
+
+
+def test_several_models_are_kept_apart() -> None:
+    other = [replace(o, spec=replace(o.spec, model="lenet-5")) for o in usual()]
+    texts = verdict(summarise(usual() + other))
+    assert sum(t.startswith("lenet-5 on digits: Success") for t in texts) == 1
+    assert sum(t.startswith("lenet-300-100 on digits: Success") for t in texts) == 1
+
+
+def test_the_starved_layer_is_the_one_with_most_units_cut_off() -> None:
+    rows = [layer("a", 5, (4, 9), 0, 1), layer("b", 9, (4, 4), 1, 3), layer("c", 3, (2, 4), 0, 1)]
+    found = outcome("random", 0.9, 0.1, layers=rows)
+    assert starved(found) is rows[1]
+    assert (
+        weakest(found) == "'b' keeps 9 of 16 weights, which feed 1 of its 4 units, and 'c' reads 4 of the 4"
+    )
+    assert starved(outcome("random", 0.9, 0.9, layers=[layer("a", 5, (4, 9), 0, 0)])) is None
+
+
+def test_an_explanation_fits_its_allocation() -> None:
+    rows = [layer("a", 5, (4, 9), 0, 1)]
+    by_score = outcome("magnitude", 0.9, 0.1, layers=rows, status="collapsed", note="n")
+    by_share = outcome("random", 0.9, 0.1, layers=rows, status="collapsed", note="n")
+    assert "one ranking over all layers" in explain(by_score)
+    assert "every layer got its share" in explain(by_share)
+    assert explain(outcome("random", 0.9, nan, status="diverged", note="n")) == "n"
+    gone = replace(by_score, spec=RunSpec.stored({"method": "gone"}))
+    assert explain(gone).startswith("n; 'a' keeps 5")
