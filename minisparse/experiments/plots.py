@@ -126,11 +126,11 @@ def density_of_layers(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> F
     for at, group, sparsity in zip(axes[0], runs, levels, strict=False):
         table = [[_density(group, method, name) for method in methods] for name in names]
         least = min((d for points in table for d in points if d > 0), default=1.0) / 2
+        at.set_xscale("log")
+        at.set_xlim(least / 1.3, 1.4)
         for place, (name, points) in enumerate(zip(names, table, strict=True)):
             _layer_points(at, points, theme.hues[place % len(theme.hues)], place, least, name)
         at.axvline(1 - sparsity, color=theme.soft, linewidth=1, linestyle=(0, (4, 3)))
-        at.set_xscale("log")
-        at.set_xlim(least / 1.3, 1.4)
         at.xaxis.set_major_formatter(lambda density, place: f"{100 * density:g} %")
         at.set_xlabel("density: share of the layer's weights kept")
         at.set_title(f"{level(sparsity)} sparsity over all layers")

@@ -49,7 +49,7 @@ class Rate(ABC):
 
 @dataclass(frozen=True)
 class Constant(Rate):
-    """Equation (1)."""
+    """The same rate throughout, equation (1)."""
 
     def _main(self, t: int, horizon: int) -> float:
         return self.lr
@@ -57,7 +57,7 @@ class Constant(Rate):
 
 @dataclass(frozen=True)
 class Step(Rate):
-    """Equation (2)."""
+    """Times gamma at each milestone, equation (2)."""
 
     gamma: float = 0.1
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -68,7 +68,7 @@ class Step(Rate):
 
 @dataclass(frozen=True)
 class Cosine(Rate):
-    """Equation (3)."""
+    """Half a cosine down to the floor, equation (3)."""
 
     floor: float = 0.0
 

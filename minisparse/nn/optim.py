@@ -72,7 +72,7 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Equation (1). Momentum slot 'u'."""
+    """Gradient descent with momentum, Nesterov's form and weight decay, equation (1). Slot 'u'."""
 
     def __init__(self, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         super().__init__(weight_decay)
@@ -92,7 +92,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Equation (2). Slots 'm' and 'v'."""
+    """Steps scaled by running moments of the gradient, equation (2). Slots 'm' and 'v'."""
 
     slot_names = ("m", "v")
     decoupled = False
@@ -122,7 +122,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Equation (3): weight decay decoupled from the gradient's moments."""
+    """Adam with weight decay decoupled from the moments, equation (3)."""
 
     decoupled = True
 

@@ -34,7 +34,7 @@ class SoftThresholdWeight(Reparametrised):
         """Starts with theta = the matrix of `weight` and s = initial."""
         super().__init__(weight)
         dense = weight.dense()
-        self.theta = Param(dense.copy(), decay=False)
+        self.theta = Param(dense.copy())
         self.s = Param(np.full(1, initial, dtype=dense.dtype), decay=False)
 
     def params(self) -> dict[str, Param]:

@@ -26,8 +26,9 @@ class GatedWeight(Reparametrised):
 
     def __init__(self, weight: Weight) -> None:
         """Starts with theta = the matrix of `weight` and its mask as the gates."""
-        self.gate = weight.mask
         super().__init__(weight)
+        self.gate = weight.mask
+        self.carrier.rewire(np.ones(self.shape, dtype=bool))  # gradients pass at every entry
         self.theta = Param(weight.dense().copy())
 
     def params(self) -> dict[str, Param]:

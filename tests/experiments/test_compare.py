@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from minisparse.data.dataset import Dataset
 from minisparse.errors import UnknownNameError, UsageError
 from minisparse.experiments import runner
 from minisparse.experiments.compare import compare
@@ -170,9 +171,12 @@ def test_unknown_names_are_errors_of_the_plan() -> None:
 def test_data_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reads = []
     load = runner.load
-    monkeypatch.setattr(
-        runner, "load", lambda name, folder, seed: reads.append(name) or load(name, folder, seed)
-    )
+
+    def counted(name: str, folder: str | None, seed: int) -> Dataset:
+        reads.append(name)
+        return load(name, folder, seed)
+
+    monkeypatch.setattr(runner, "load", counted)
     runner.dataset.cache_clear()
     compare(grid(1)[:3], store, execute=lambda spec, folder, watch: execute(spec, folder))
     assert reads == ["digits"]
