@@ -18,14 +18,14 @@ Everything is float64 whatever it is given: with a small alpha, P_0 is huge and 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import blas, cholesky, solve_triangular
 
 from minisparse.curvature.arguments import positive, positive_integer
 from minisparse.errors import NonFiniteError, ShapeError, UsageError
 from minisparse.nn.param import Array
 
 TRIES = 8  # times the damping is raised by 10
-BLOCK = 128
+BLOCK = 96
 
 
 def _start(q: Array, damping: float, count: int | None) -> tuple[Array, Array, int]:
@@ -34,15 +34,17 @@ def _start(q: Array, damping: float, count: int | None) -> tuple[Array, Array, i
         raise ShapeError(f"factors: got shape {q.shape}, expected (number, size).")
     if not np.isfinite(q).all():
         raise NonFiniteError("factors: got NaN or infinite entries, expected finite ones.")
-    q, alpha = q.astype(np.float64), positive("damping", damping)
+    q, alpha = np.ascontiguousarray(q, dtype=np.float64), positive("damping", damping)
     total = max(len(q), 1) if count is None else positive_integer("count", count)
-    least = np.finfo(np.float64).eps * float((q**2).sum()) / total
+    least = np.finfo(np.float64).eps * float(np.einsum("md,md->", q, q)) / total
     if not (alpha > least and np.isfinite(1 / alpha)):
         raise UsageError(
             f"damping: got {alpha:.3g}, expected more than {least:.3g}, below which float64 loses it beside "
             "the factors. Raise the damping."
         )
-    return q, np.eye(q.shape[1]) / alpha, total
+    p = np.zeros((q.shape[1], q.shape[1]))
+    p[np.diag_indices_from(p)] = 1 / alpha
+    return q, p, total
 
 
 def inverse_by_vectors(q: Array, damping: float, count: int | None = None) -> Array:
@@ -55,17 +57,25 @@ def inverse_by_vectors(q: Array, damping: float, count: int | None = None) -> Ar
 
 
 def inverse_by_blocks(q: Array, damping: float, count: int | None = None, block: int = BLOCK) -> Array:
-    """Equation (3), `block` factors at a time; the same P as `inverse_by_vectors` up to rounding."""
+    """Equation (3), `block` factors at a time; the same P as `inverse_by_vectors` up to rounding.
+
+    P_0 times Q^T is Q^T / alpha, so that the first step costs no product with P and takes twice as many
+    factors. Only the lower triangle of P is worked on, in place.
+    """
     q, p, total = _start(q, damping, count)
-    for k in range(0, len(q), positive_integer("block", block)):
-        part = q[k : k + block]
-        pq = part @ p
-        inner = pq @ part.T
+    block = positive_integer("block", block)
+    p = p.T  # the same matrix, column by column in memory as BLAS wants it
+    for k, rows in enumerate(np.split(q, range(2 * block, len(q), block)) if q.size else []):
+        part = rows.T
+        pq = blas.dsymm(1.0, p, part, lower=1) if k else part * p[0, 0]
+        inner = blas.dgemm(1.0, part, pq, trans_a=1)
         inner[np.diag_indices_from(inner)] += total
         root = cholesky(inner, lower=True, overwrite_a=True, check_finite=False)
-        z = solve_triangular(root, pq, lower=True, overwrite_b=True, check_finite=False)
-        p -= z.T @ z  # symmetric to the last bit, so P never needs symmetrising
-    return p
+        zt = blas.dtrsm(1.0, root, pq, side=1, lower=1, trans_a=1, overwrite_b=1)
+        p = blas.dsyrk(-1.0, zt, beta=1.0, c=p, lower=1, overwrite_c=1)
+    whole = p + p.T  # above the diagonal p is still 0
+    whole[np.diag_indices_from(whole)] = np.diag(p)
+    return whole
 
 
 def remove(p: Array, index: int) -> Array:

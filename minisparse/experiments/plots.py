@@ -135,7 +135,7 @@ def density_of_layers(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> F
         at.set_xlabel("density: share of the layer's weights kept")
         at.set_title(f"{level(sparsity)} sparsity over all layers")
     axes[0][0].set_yticks(range(len(methods)), methods)
-    axes[0][0].set_ylim(len(methods) - 0.5, -0.5)
+    axes[0][0].set_ylim(max(1, len(methods)) - 0.5, -0.5)
     handles, labels = axes[0][0].get_legend_handles_labels()
     handles.append(Line2D([], [], color=theme.soft, linestyle=(0, (4, 3))))
     columns = min(8, len(names) + 1)

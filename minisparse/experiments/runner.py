@@ -110,7 +110,9 @@ def execute(
     """
     data = dataset(spec.data, None if data_dir is None else str(data_dir))
     network = build(spec.model, data, spec.seed, spec.init).astype(np.dtype(spec.dtype))
-    with threadpool_limits(threads_for(network, spec.batch), user_api="blas"):
+    limit = threadpool_limits(threads_for(network, spec.batch), user_api="blas")
+    # the loop looks at every loss, gradient and weight itself and stops where one is not finite
+    with limit, np.errstate(over="ignore", invalid="ignore"):
         run = train(
             network,
             data,

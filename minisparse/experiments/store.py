@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS runs (
     status  TEXT NOT NULL,
     outcome TEXT NOT NULL,
     sha256  TEXT NOT NULL
-) STRICT
+)
 """
 
 

@@ -15,6 +15,7 @@ from minisparse.methods.registry import catalogue
 
 WITHIN = 0.015
 USUAL = 0.9
+GUESSING = 0.05
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _success(rows: Sequence[Row]) -> list[Finding]:
         found = [Finding("failure", f"No success: {text}.")]
     if far:
         losses = [f"{row.label} loses {100 * (dense.accuracy - row.accuracy):.1f}" for row in far]
-        found.append(Finding("detail", f"Beyond that at {level(usual)}: {', '.join(losses)} points."))
+        found.append(Finding("detail", f"Below that line at {level(usual)}: {', '.join(losses)} points."))
     return found + _controls(here, near, usual)
 
 
@@ -251,18 +252,24 @@ def _failure(rows: Sequence[Row]) -> list[Finding]:
     broken = [row for row in here if row.statuses.get("collapsed")]
     where = f"At {level(levels[-1])} sparsity (1 of {1 / (1 - levels[-1]):.0f} weights kept)"
     if not broken:
-        return [
-            Finding("success", f"No collapse: {where[:1].lower()}{where[1:]} every network still answers.")
-        ]
+        text = f"No collapse: {where[:1].lower()}{where[1:]} every network still answers to its inputs."
+        return [Finding("success", text), *_survivors(here)]
     text = f"{where} {len(broken)} of {len(here)} methods collapse"
     found = [Finding("failure", f"Failure: {text}: their outputs no longer depend on the inputs.")]
     for row in broken:
         count = f"{row.label}: {row.statuses['collapsed']} of {row.runs} runs"
         parts = [part for part in (count, row.weakest, row.cause) if part]
         found.append(Finding("detail", "; ".join(parts) + "."))
-    alive = [row for row in here if row not in broken and not isnan(row.accuracy)]
-    if alive:
-        found.append(Finding("success", f"Still alive there: {_named(alive)}."))
+    return found + _survivors([row for row in here if row not in broken])
+
+
+def _survivors(rows: Sequence[Row]) -> list[Finding]:
+    """Who still tells classes apart, and who answers to the inputs but no better than by naming one."""
+    poor = [row for row in rows if row.accuracy <= row.chance + GUESSING]
+    alive = [row for row in rows if row not in poor and not isnan(row.accuracy)]
+    found = [Finding("success", f"Still alive there: {_named(alive)}.")] if alive else []
+    if poor:
+        found.append(Finding("failure", f"No better there than one class for all: {_named(poor)}."))
     return found
 
 

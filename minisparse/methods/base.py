@@ -10,6 +10,7 @@ Everything that changes lives in TrainState, so a method hashes, prints, seriali
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from minisparse.errors import MethodError, UsageError
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
+from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.sparsity.allocation import ERK, Allocation, Global
 from minisparse.sparsity.pattern import Pattern, Unstructured
 from minisparse.sparsity.schedule import OneShot, Schedule
@@ -169,6 +171,44 @@ class Reconstructed(Method, ABC):
             for name, layer in state.network.prunable().items():
                 if name in solution:
                     layer.weight.assign(solution[name][1])
+
+
+def swap(state: TrainState, make: Callable[[str, Weight], Weight]) -> None:
+    """Put make(name, weight) in the place of every prunable layer's weight."""
+    for name, layer in state.network.prunable().items():
+        layer.weight = make(name, layer.weight)
+
+
+def harden(state: TrainState) -> None:
+    """Leave a masked weight of the same matrix and mask in every prunable layer.
+
+    What the optimiser remembers of the parameters that go is forgotten.
+    """
+    for name, layer in state.network.prunable().items():
+        old = layer.weight
+        layer.weight = MaskedWeight(old.dense().copy(), old.geometry, old.mask)
+        for key in old.params():
+            state.optimizer.slots.pop(f"{name}.{key}", None)
+
+
+@dataclass(frozen=True)
+class Learned(Method, ABC):
+    """Train a reparametrised weight in the place of every prunable layer's.
+
+    A subclass defines `substitute` only, and `penalty` if it has one; at the end the weights are masked.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
+
+    @abstractmethod
+    def substitute(self, name: str, weight: Weight, state: TrainState) -> Weight:
+        """What layer `name` trains instead of `weight`."""
+
+    def setup(self, state: TrainState) -> None:
+        swap(state, lambda name, weight: self.substitute(name, weight, state))
+
+    def finish(self, state: TrainState) -> None:
+        harden(state)
 
 
 @dataclass(frozen=True)

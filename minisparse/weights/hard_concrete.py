@@ -11,7 +11,7 @@ Each gate has one parameter, log a. With u uniform on (0, 1) and beta, gamma, ze
     P(z = 0) = sig(beta log(-gamma / zeta) - log a),   P(z > 0) = sig(log a - beta log(-gamma / zeta)) (4)
     dz/dlog a = (zeta - gamma) s (1 - s) / beta  where 0 < z < 1, else 0                   (5)
 
-zhat is a plug-in value, not the mean of z; it is 0 only from log a <= log(-gamma / zeta) = -log 11 down. Gates
+zhat is a plug-in value, not the mean of z; it is 0 only from log a <= log(-gamma / zeta) = -log 11 down. They
 belong to single weights or to sets of them, as the two functions `spread` and `total` say, which carry values
 from sets to weights and sum over sets.
 """
@@ -105,9 +105,3 @@ class HardConcreteWeight(Reparametrised):
     def assign(self, dense: Array) -> None:
         z = self.spread(stretched(logistic(self.log_a.value)))
         self.theta.value[...] = np.where(self.mask, dense / np.where(z == 0, 1, z), self.theta.value)
-
-    def rewire(self, mask: Array) -> dict[str, Array]:
-        """As usual for the matrix; gates are not entries of it and stay."""
-        moved = super().rewire(mask)
-        moved.pop("log_a", None)
-        return moved

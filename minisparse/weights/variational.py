@@ -70,6 +70,7 @@ class VariationalWeight(Reparametrised):
         super().__init__(weight)
         self.threshold = threshold
         self.theta = Param(weight.dense().copy(), decay=False)
+        self.half: Array | None = None
         self.noise = Param(np.full_like(self.theta.value, log_sigma2), decay=False, rate=rate)
 
     def params(self) -> dict[str, Param]:
@@ -87,7 +88,9 @@ class VariationalWeight(Reparametrised):
         return np.where(self.carrier.mask, np.exp(la) * (self.theta.value**2 + TINY), 0)
 
     def draw(self, mode: Mode) -> Array:
-        return self.theta.value if mode.training else self.effective()
+        # evaluation leaves out what is past the threshold, training needs it to be able to return
+        self.used = self.present() | mode.training
+        return np.where(self.used, self.theta.value, 0)
 
     def apply(self, x: Array, mode: Mode) -> Array:
         y = super().apply(x, mode)
@@ -113,7 +116,7 @@ class VariationalWeight(Reparametrised):
             self._chain_variance(np.where(self.carrier.mask, (dy * self.half).T @ x**2, 0))
 
     def chain(self, dw: Array) -> None:
-        self.theta.grad[...] = dw
+        self.theta.grad[...] = np.where(self.used, dw, 0)
         self.noise.grad[...] = 0
 
     def _chain_variance(self, dsigma2: Array) -> None:

@@ -61,6 +61,41 @@ CASES: dict[str, Case] = {
     "dense": Case(nothing={}),
     "imp": Case({"rounds": 2, "rewind": 0.25}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
+    "l0": Case(
+        counts=False,
+        zeros=False,
+        nothing=None,
+        reason="sparsity is found; a shut gate leaves its weight's value; gates are never surely open",
+    ),
+    "movement": Case(
+        zeros=False, reason="a masked weight keeps its value and is scored, so that it may return"
+    ),
+    "powerprop": Case(nothing={"sparsity": 0.0, "alpha": 1.0}),
+    "soft-movement": Case(
+        counts=False,
+        zeros=False,
+        nothing={"threshold": 0.0},
+        reason="sparsity is found; a masked weight keeps its value, as in movement",
+    ),
+    "sr-ste": Case(
+        {"keep": 1, "of": 2},
+        counts=False,
+        zeros=False,
+        nothing={"keep": 2, "of": 2},
+        reason="N:M sets the sparsity, columns left over stay; masked weights train straight through",
+    ),
+    "str": Case(
+        counts=False,
+        zeros=False,
+        nothing={"initial": -100.0, "decay": 0.0},
+        reason="sparsity is found; a weight below the threshold keeps its value",
+    ),
+    "variational-dropout": Case(
+        counts=False,
+        zeros=False,
+        nothing=None,
+        reason="sparsity is found; an absent weight keeps mean and variance; noise is never nothing",
+    ),
 }
 
 NAMES = list(catalogue())

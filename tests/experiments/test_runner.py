@@ -9,7 +9,7 @@ import pytest
 
 from minisparse.data import load
 from minisparse.errors import MethodError, UnknownNameError
-from minisparse.experiments.runner import Outcome, execute, failure, threads_for
+from minisparse.experiments.runner import Outcome, dataset, execute, failure, threads_for
 from minisparse.experiments.spec import RunSpec
 from minisparse.nn.models import build, make
 
@@ -87,7 +87,6 @@ def test_a_failure_is_an_outcome() -> None:
     assert isnan(back.accuracy)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_divergence_is_a_result() -> None:
     found = execute(RunSpec("dense", rate="constant:lr=1e30", **MODEL))
     assert found.status == "diverged"
@@ -101,6 +100,15 @@ def test_collapse_is_a_result() -> None:
     assert found.status == "collapsed"
     assert found.finished
     assert "collapsed" in found.note or "silent" in found.note
+
+
+def test_seeds_of_runs_do_not_change_the_problem() -> None:
+    seeds = [
+        execute(RunSpec("dense", data="moons", model="mlp:2-4-2", epochs=1, seed=seed)) for seed in (0, 1)
+    ]
+    assert seeds[0].chance == seeds[1].chance
+    assert np.array_equal(dataset("moons", None).test_x, load("moons", seed=0).test_x)
+    assert seeds[0].history[0]["test_loss"] != seeds[1].history[0]["test_loss"]
 
 
 def test_errors_of_the_parts_come_through() -> None:

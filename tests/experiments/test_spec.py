@@ -56,6 +56,7 @@ def test_every_part_changes_the_key() -> None:
     specs = [RunSpec("rigl")] + [replace(RunSpec("rigl"), **{k: v}) for k, v in CHANGES.items()]
     assert len({spec.key for spec in specs}) == len(specs)
     for spec in specs:
+        assert list(json.loads(spec.canonical())) == sorted(json.loads(spec.canonical()))
         assert RunSpec.from_json(spec.canonical()) == spec
         assert RunSpec.from_json(spec.to_json()) == spec
         assert RunSpec.stored(json.loads(spec.canonical())) == spec

@@ -109,7 +109,7 @@ def test_success_is_within_the_margin_and_not_beyond() -> None:
     success = found["Success"].text
     assert "At 90 % sparsity 2 of 4 methods stay within 1.5 points of dense" in success
     assert success.endswith("magnitude 98.5 %, rigl 97.0 %.")
-    beyond = found["Beyond that at 90 %"].text
+    beyond = found["Below that line at 90 %"].text
     assert "random loses 4.5" in beyond
     assert "snip loses 1.5" in beyond
     reference = found["Reference"].text
@@ -134,6 +134,13 @@ def test_no_collapse_is_said_too() -> None:
     assert any(t.startswith("No success") for t in texts)
 
 
+def test_a_network_that_guesses_is_not_called_alive() -> None:
+    rows = summarise([outcome("rigl", 0.99, 0.14), outcome("snip", 0.99, 0.16)])
+    texts = verdict(rows)
+    assert "Still alive there: snip 16.0 %." in texts
+    assert "No better there than one class for all: rigl 14.0 %." in texts
+
+
 def test_nothing_to_say_is_no_error() -> None:
     assert verdict([]) == []
     assert verdict(summarise([outcome("rigl", 0.5, nan)])) == []
@@ -154,6 +161,8 @@ def test_the_starved_layer_is_the_one_with_most_units_cut_off() -> None:
     assert (
         weakest(found) == "'b' keeps 9 of 16 weights, which feed 1 of its 4 units, and 'c' reads 4 of the 4"
     )
+    wide, narrow = layer("a", 40, (40, 9), 0, 9), layer("b", 4, (4, 40), 0, 2)
+    assert starved(outcome("random", 0.9, 0.1, layers=[wide, narrow])) is narrow
     assert starved(outcome("random", 0.9, 0.9, layers=[layer("a", 5, (4, 9), 0, 0)])) is None
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import UsageError
-from minisparse.methods.dynamic.set import SET, regrown, survivors
+from minisparse.methods.dynamic.rules import grow_random
+from minisparse.methods.dynamic.set import SET, survivors
 from minisparse.sparsity import ErdosRenyi, kept_count
 from minisparse.training.run import train
 from tests.methods.problems import chain, clusters, descend, mlp, state_of
@@ -75,7 +76,7 @@ def test_growth_is_uniform_over_what_is_empty_those_just_left_included():
     empty = int((~stay).sum())
     seen = np.zeros(SHAPE)
     for seed in range(draws):
-        new = regrown(stay, k, np.random.default_rng(seed))
+        new = grow_random(stay, k, np.random.default_rng(seed))
         assert (new & stay).sum() == stay.sum() and new.sum() == stay.sum() + k
         seen += new & ~stay
     p = k / empty

@@ -113,6 +113,11 @@ def test_extreme_outputs_stay_finite(name, dtype):
         assert array.dtype == dtype
 
 
+def test_softmax_of_extreme_outputs():
+    np.testing.assert_array_equal(softmax(EXTREME)[0], [1, 0, 0])
+    np.testing.assert_allclose(softmax(EXTREME)[1:3], 1 / 3, rtol=1e-15)
+
+
 def test_extreme_values_are_right():
     loss = CrossEntropy()
     # wrong by 20,000, then even odds of three twice, then right

@@ -45,6 +45,7 @@ def test_lenet_300_100():
 
 def test_lenet_5():
     assert count(make("lenet-5-caffe", MNIST, 10)) == 431_080
+    assert make("lenet-5-caffe", MNIST, 10).positions() == {"conv1": 24**2, "conv2": 8**2, "fc1": 1, "fc2": 1}
     net = make("lenet-5", MNIST, 10)  # LeCun et al. 1998, with full connections between the maps
     assert count(net) == conv(1, 6, 16, kernel=5) + dense(400, 120, 84, 10) == 61_706
 
@@ -54,6 +55,8 @@ def test_resnet_20():
     stages = conv(3, 16, *[16] * 6, *[32] * 6, *[64] * 6, bias=2)  # no bias; BatchNorm has two each
     assert count(net) == stages + dense(64, 10) == 269_722
     assert len(net.prunable()) == 20
+    # the image is halved between the stages, and its shortcut with it
+    assert list(net.positions().values()) == [32**2] * 7 + [16**2] * 6 + [8**2] * 6 + [1]
     half = make("resnet-20:0.5", CIFAR, 10)
     assert count(half) == conv(3, 8, *[8] * 6, *[16] * 6, *[32] * 6, bias=2) + dense(32, 10)
 

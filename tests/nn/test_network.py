@@ -94,6 +94,33 @@ def test_inputs_are_reshaped_to_the_samples_shape():
     assert net.backward(np.ones((2, 2))).shape == (2, 3, 2, 2)
 
 
+@SETTINGS
+@given(problems(SMALL))
+def test_gradients_without_the_inputs_gradient(problem):
+    """Nothing is pulled through layers below the first that is trained, and no gradient changes."""
+    net, loss = problem.network, problem.loss
+    loss.value(net.forward(problem.x), problem.target)
+    net.backward(loss.grad())
+    grads = {k: p.grad.copy() for k, p in net.params().items()}
+    assert net.backward(loss.grad(), need_dx=False) is None
+    for k, p in net.params().items():
+        np.testing.assert_array_equal(p.grad, grads[k])
+
+
+def test_no_product_is_spent_on_an_unwanted_gradient(monkeypatch):
+    net = Network({"flatten": Flatten(), **small().layers}, (2, 2))
+    calls = []
+    pull = MaskedWeight.pull
+    monkeypatch.setattr(MaskedWeight, "pull", lambda self, dy: (calls.append(self), pull(self, dy))[1])
+    net.forward(np.ones((3, 4)))
+    net.backward(np.ones((3, 2)), need_dx=False)
+    first = net.prunable()["fc1"].weight
+    assert len(calls) == 2
+    assert first not in calls
+    net.backward(np.ones((3, 2)))
+    assert len(calls) == 5
+
+
 def test_prediction_in_pieces():
     net, x = small(), np.random.default_rng(1).standard_normal((10, 4))
     whole = net.forward(x)

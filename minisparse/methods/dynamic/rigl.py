@@ -19,23 +19,20 @@ layer is sparse) the optimiser steps, so that this is static, or dense, training
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi
 from typing import ClassVar
 
-import numpy as np
-
 from minisparse.methods.base import DynamicSparse, rounded, setting
+from minisparse.methods.dynamic.rules import cosine, drop_smallest, grow_largest
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
 from minisparse.sparsity.count import check_share, check_whole
-from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
 
 def exchange_fraction(t: float, t_end: float, alpha: float) -> float:
     """Share of active weights exchanged at step t, equation (1)."""
-    return alpha / 2 * (1 + cos(pi * t / t_end))
+    return cosine(alpha, 0, t / t_end)
 
 
 def exchange(weight: Array, grad: Array, mask: Array, k: int) -> Array:
@@ -43,9 +40,7 @@ def exchange(weight: Array, grad: Array, mask: Array, k: int) -> Array:
 
     weight, grad, mask: (out, in); grad holds dL/dw for absent entries too.
     """
-    kept = int(np.count_nonzero(mask))
-    stay = top_k(np.abs(weight), kept - k, among=mask)
-    return stay | top_k(np.abs(grad), k, among=~stay)
+    return grow_largest(drop_smallest(weight, mask, k), grad, k)
 
 
 @register("rigl", family="dynamic", paper="arXiv:1911.11134")

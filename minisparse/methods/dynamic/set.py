@@ -23,15 +23,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator
 
 from minisparse.methods.base import DynamicSparse, rounded, setting
+from minisparse.methods.dynamic.rules import drop_smallest, grow_random
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
 from minisparse.sparsity.allocation import Allocation, ErdosRenyi
 from minisparse.sparsity.count import check_share
-from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
 
@@ -40,13 +39,8 @@ def survivors(weight: Array, mask: Array, zeta: float) -> Array:
     stay = np.zeros_like(mask)
     for side in (mask & (weight >= 0), mask & (weight < 0)):
         count = int(np.count_nonzero(side))
-        stay |= top_k(np.abs(weight), count - rounded(zeta, count), among=side)
+        stay |= drop_smallest(weight, side, rounded(zeta, count))
     return stay
-
-
-def regrown(stay: Array, k: int, rng: Generator) -> Array:
-    """`stay` (out, in) and k positions drawn uniformly among its empty ones, (2)."""
-    return stay | top_k(rng.random(stay.shape), k, among=~stay)
 
 
 @register("set", family="dynamic", paper="arXiv:1707.04780")
@@ -68,4 +62,4 @@ class SET(DynamicSparse):
         weight = layer.weight
         stay = survivors(weight.dense(), weight.mask, self.zeta)
         # one stream per layer: layers of equal shape must not grow alike
-        return regrown(stay, weight.kept - int(np.count_nonzero(stay)), state.rng(f"regrow {name}"))
+        return grow_random(stay, weight.kept - int(np.count_nonzero(stay)), state.rng(f"regrow {name}"))

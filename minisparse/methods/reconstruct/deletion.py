@@ -31,13 +31,15 @@ def saliency(w: Array, diagonal: Array) -> Array:
 def deletions(w: Array, p: Array, group: Array, room: Array, count: int) -> Array:
     """Indices of `count` weights in the order they leave, one at a time, each the lowest at its turn.
 
-    w (n,), p (n, n) inverse; at most room[g] leave of those whose group (n,) is g. Of equal scores the
-    higher index leaves, so that the lower one is kept.
+    w (n,), p (n, n) inverse; at most room[g] leave of those whose group (n,) is g, and fewer than `count`
+    if that is all. Of equal scores the higher index leaves, so that the lower one is kept.
     """
     w, p, room = w.copy(), p.copy(), room.copy()
-    alive, order = np.ones(len(w), dtype=bool), np.empty(count, dtype=np.int64)
-    for k in range(count):
+    alive, order = np.ones(len(w), dtype=bool), []
+    while len(order) < count:
         free = np.flatnonzero(alive & (room[group] > 0))
+        if not free.size:
+            break
         scores = saliency(w[free], p[free, free])
         q = free[len(free) - 1 - np.argmin(scores[::-1])]
         column = p[:, q] / p[q, q]
@@ -45,8 +47,8 @@ def deletions(w: Array, p: Array, group: Array, room: Array, count: int) -> Arra
         p -= np.outer(column, p[q])
         alive[q] = False
         room[group[q]] -= 1
-        order[k] = q
-    return order
+        order.append(q)
+    return np.array(order, dtype=np.int64)
 
 
 def prune(
@@ -71,7 +73,7 @@ def prune(
         np.subtract.at(room, group[leaving], 1)
         alive[leaving] = False
         w[~alive] = 0
-        count -= batch
+        count -= len(leaving)
     return alive, w
 
 

@@ -15,8 +15,8 @@ which `taylor` asks for. Scores are in units of loss, so that layers are compare
 
 h comes from one of the engines of `curvature`: exact; ggn, the Gauss-Newton part of it; lecun, the paper's
 own recursion, which also neglects second derivatives between units; hutchinson, by random probes. Only ggn
-is never negative. A negative h makes (1) say that removal lowers the loss, the more the larger the weight,
-which the quadratic model is least to be trusted for; by default its size counts.
+is never negative. A negative s says that removal lowers the loss; the larger it is, the less the quadratic
+model is to be trusted, and deleting by it again and again follows one direction: by default its size counts.
 
 Departures: h is taken over calibration samples in evaluation mode. The paper retrains and repeats after
 each few percent: use a gradual schedule.
@@ -40,8 +40,8 @@ from minisparse.training.state import TrainState
 
 NEGATIVE: dict[str, Callable[[Array], Array]] = {
     "absolute": np.abs,
-    "clip": lambda h: np.maximum(h, 0),
-    "keep": lambda h: h,
+    "clip": lambda s: np.maximum(s, 0),
+    "keep": lambda s: s,
 }
 
 
@@ -62,7 +62,7 @@ class OBD(Scored):
 
     diagonal: str = setting("ggn", "engine of the Hessian's diagonal: exact, ggn, lecun or hutchinson")
     taylor: bool = setting(False, "add the first-order term, for networks not at a minimum")
-    negative: str = setting("absolute", "what a negative second derivative counts: absolute, clip or keep")
+    negative: str = setting("absolute", "what a negative saliency counts: absolute, clip or keep")
     samples: int = setting(512, "training samples the Hessian is computed from")
 
     def __post_init__(self) -> None:
@@ -79,8 +79,8 @@ class OBD(Scored):
         own = settings.get(self.diagonal, {})
         h = hessian_diagonal(network, loss, x, target, self.diagonal, **own)
         weights = {n: x.weight.dense() for n, x in network.prunable().items()}
-        curved = {n: NEGATIVE[self.negative](h[f"{n}.weight"]) for n in weights}
-        if not self.taylor:
-            return {n: obd_saliency(w, curved[n]) for n, w in weights.items()}
-        grads = gradient(network, loss, x, target)
-        return {n: taylor_saliency(w, grads[f"{n}.weight"], curved[n]) for n, w in weights.items()}
+        s = {n: obd_saliency(w, h[f"{n}.weight"]) for n, w in weights.items()}
+        if self.taylor:
+            g = gradient(network, loss, x, target)
+            s = {n: taylor_saliency(w, g[f"{n}.weight"], h[f"{n}.weight"]) for n, w in weights.items()}
+        return {name: NEGATIVE[self.negative](saliency) for name, saliency in s.items()}

@@ -1,0 +1,224 @@
+"""Curvature: what a second-order quantity costs, beside the same work done plainly.
+
+    Hessian and GGN diagonal     against the backward passes of the loss's C = 10 columns, one by one;
+                                 an activation that curves needs further columns, one per unit
+    Hessian-vector product       against one gradient
+    inverse by blocks            factors in blocks, against one at a time (`curvature/inverse.py`)
+    SparseGPT                    in blocks, against column by column (`reconstruct/sparsegpt.py`), both
+                                 from a finished factor of the inverse, and with that factor included
+
+Figures are medians and quartiles of calls that alternate with those of the work they are compared with, so
+that a disturbed machine disturbs both. `ours/other` is the ratio of the medians, the target what it is
+to stay below, `ours/gradient` the median in gradients of the same network and batch. Networks are
+float32 at their initial values on random data, the rest is float64. First calls are not counted, unless
+they are of a plain loop that takes over a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
+from threadpoolctl import threadpool_limits
+
+from minisparse.curvature.ggn import ggn_diagonal
+from minisparse.curvature.gradient import gradient, pull_to_params
+from minisparse.curvature.hessian_diagonal import exact_diagonal
+from minisparse.curvature.hvp import hvp
+from minisparse.curvature.inverse import inverse_by_blocks, inverse_by_vectors
+from minisparse.curvature.point import evaluate
+from minisparse.methods.reconstruct.sparsegpt import by_blocks, by_columns, inverse_factor, lowest_of_block
+from minisparse.nn.loss import CrossEntropy
+from minisparse.nn.models import make
+from minisparse.nn.param import Array
+from minisparse.rng import generator
+
+Work = Callable[[], Any]
+
+CLASSES = 10
+LONG = 1.0  # seconds
+DAMPING = 1e-2
+BLOCK = 128  # of SparseGPT, its default
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: (model, batch shape), (d, factors), (out, in); calls and seconds per row."""
+
+    models: tuple[tuple[str, tuple[int, ...]], ...]
+    inverses: tuple[tuple[int, int], ...]
+    layer: tuple[int, int]
+    least: int
+    most: int
+    seconds: float
+
+
+FULL = Sizes(
+    models=(
+        ("lenet-5", (128, 1, 28, 28)),
+        ("lenet-5-caffe", (128, 1, 28, 28)),
+        ("mlp:64-40-20-10:tanh", (128, 64)),
+    ),
+    inverses=((500, 1000), (1000, 1000), (2000, 1000)),
+    layer=(768, 3072),
+    least=2,
+    most=50,
+    seconds=1.2,
+)
+QUICK = Sizes(FULL.models, FULL.inverses[:1], (384, 1536), least=2, most=10, seconds=0.2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row. `target` bounds ours/other; `unit` is one gradient, where the comparison means something."""
+
+    work: str
+    size: str
+    ours: Work
+    other: str
+    theirs: Work
+    target: str | None = None
+    unit: Work | None = None
+
+
+def records(threads: tuple[int, ...], quick: bool = False, sizes: Sizes | None = None) -> list[dict[str, Any]]:
+    """One dict per row and number of threads; times in ms, None where there is no figure."""
+    sizes = sizes or (QUICK if quick else FULL)
+    rows = []
+    for count in threads:
+        with pinned(count):
+            rows += [measure(case, count, sizes) for case in cases(sizes)]
+    return rows
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """So many threads in BLAS and in compiled kernels, and as many as before afterwards."""
+    before = numba.get_num_threads()
+    with threadpool_limits(threads):
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+def measure(case: Case, threads: int, sizes: Sizes) -> dict[str, Any]:
+    """The row of one case: quartiles of our times, medians of the others'."""
+    works = [work for work in (case.ours, case.theirs, case.unit) if work is not None]
+    ours, theirs, *unit = alternate(works, sizes)
+    low, median, high = np.quantile(ours, (0.25, 0.5, 0.75))
+    other = float(np.median(theirs))
+    return {
+        "work": case.work, "size": case.size, "threads": threads, "median_ms": 1e3 * float(median),
+        "q25_ms": 1e3 * float(low), "q75_ms": 1e3 * float(high), "against": case.other,
+        "other_ms": 1e3 * other, "ours/other": float(median) / other, "target": case.target,
+        "ours/gradient": float(median) / float(np.median(unit[0])) if unit else None,
+    }  # fmt: skip
+
+
+def alternate(works: list[Work], sizes: Sizes) -> list[list[float]]:
+    """Seconds of each call of each work, in turn, until `seconds` have passed or `most` rounds are over.
+
+    Work that is done in a hundredth of the longest of a round is called three times in it.
+    """
+    first = [timed(work) for work in works]
+    times: list[list[float]] = [[s] if s > LONG else [] for s in first]
+    calls = [3 if 100 * s < max(first) else 1 for s in first]
+    start = time.perf_counter()
+    while min(map(len, times)) < sizes.least or (
+        min(map(len, times)) < sizes.most and time.perf_counter() - start < sizes.seconds
+    ):
+        for work, own, count in zip(works, times, calls, strict=True):
+            own.extend(timed(work) for _ in range(count))
+    return times
+
+
+def timed(work: Work) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def cases(sizes: Sizes) -> Iterator[Case]:
+    """All rows, each prepared when its turn comes."""
+    for model, shape in sizes.models:
+        yield from network_cases(model, shape)
+    for size, factors in sizes.inverses:
+        yield inverse_case(size, factors)
+    yield from sparsegpt_cases(*sizes.layer)
+
+
+def network_cases(model: str, shape: tuple[int, ...]) -> Iterator[Case]:
+    """Both diagonals and a Hessian-vector product of one model at its initial weights."""
+    rng = generator(0, "bench curvature")
+    network, loss = make(model, shape[1:], CLASSES), CrossEntropy()
+    x = rng.standard_normal(shape).astype(np.float32)
+    target = rng.integers(0, CLASSES, shape[0])
+    params = network.params()
+    v = {name: rng.standard_normal(p.value.shape).astype(np.float32) for name, p in params.items()}
+    batch, size = (network, loss, x, target), f"{model} b{shape[0]}"
+    evaluate(*batch)
+    columns = loss.sqrt_hessian()
+
+    def backward_passes() -> None:
+        evaluate(*batch)
+        for column in columns:
+            pull_to_params(network, column)
+
+    def one_gradient() -> None:
+        gradient(*batch)
+
+    other = f"forward + {CLASSES} backward"
+    target_ratio = "P8: <= 2" if model.startswith("lenet") else None
+    for work, diagonal in (("Hessian diagonal", exact_diagonal), ("GGN diagonal", ggn_diagonal)):
+        ours = _bound(diagonal, *batch)
+        yield Case(work, size, ours, other, backward_passes, target_ratio, one_gradient)
+    ours = _bound(hvp, *batch, v)
+    yield Case("Hessian-vector product", size, ours, "gradient", one_gradient, None, one_gradient)
+
+
+def inverse_case(size: int, factors: int) -> Case:
+    """Inverse of a damped sum of `factors` outer products of vectors of `size` numbers."""
+    q = generator(0, "bench inverse").standard_normal((factors, size))
+    return Case(
+        "inverse by blocks", f"d = {size}, {factors} factors", _bound(inverse_by_blocks, q, DAMPING),
+        "by vectors", _bound(inverse_by_vectors, q, DAMPING), "P9: <= 0.1",
+    )  # fmt: skip
+
+
+def sparsegpt_cases(out: int, inputs: int) -> Iterator[Case]:
+    """Half of a layer's weights removed, inputs correlated; from the factor, and from the Gram matrix."""
+    rng = generator(0, "bench sparsegpt")
+    weight, x = rng.standard_normal((out, inputs)), rng.standard_normal((2 * inputs, inputs))
+    x[:, 1:] += x[:, :-1] / 2
+    gram = x.T @ x / len(x)
+    factor = inverse_factor(gram, DAMPING)
+    live = np.ones(weight.shape, dtype=bool)
+
+    def blocks(factor: Array) -> None:
+        by_blocks(weight, factor, lowest_of_block(live, live.size // 2), BLOCK, BLOCK)
+
+    def columns(factor: Array) -> None:
+        by_columns(weight, factor, lowest_of_block(live, live.size // 2), BLOCK)
+
+    size = f"{out}x{inputs}, 50 %"
+    yield Case(
+        "SparseGPT, from the factor", size, lambda: blocks(factor),
+        "by columns", lambda: columns(factor), "P9: <= 0.1",
+    )  # fmt: skip
+    yield Case(
+        "SparseGPT, with the factor", size, lambda: blocks(inverse_factor(gram, DAMPING)),
+        "by columns", lambda: columns(inverse_factor(gram, DAMPING)), "P9: <= 0.1",
+    )  # fmt: skip
+
+
+def _bound(function: Callable[..., Any], *arguments: Any) -> Work:
+    return lambda: function(*arguments)

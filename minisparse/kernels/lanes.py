@@ -1,0 +1,161 @@
+"""What the vector kernels of the sparse formats are written with: pointers, vectors of 16 floats, one loop.
+
+A kernel is a function of a `Lanes` object that emits LLVM code. LLVM lowers a 16-float vector on any
+processor; two instructions have no portable form and exist only where `WIDE` is true. Every kernel made
+here has a plain loop beside it that says the same, serves all other dtypes, and runs with the compiler off.
+"""
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import get_num_threads
+
+from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.vector import LANES, _data, _declare, _splat
+
+FLOAT, I1, I8, I16, I32, I64 = ir.FloatType(), *(ir.IntType(n) for n in (1, 8, 16, 32, 64))
+VECTOR = ir.VectorType(FLOAT, LANES)
+MASK = ir.VectorType(I1, LANES)
+INDEX = ir.VectorType(I32, LANES)
+LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs two loads
+
+
+def _wide():
+    """Whether this processor looks 16 floats up in two registers at once (AVX-512)."""
+    try:
+        return bool(binding.get_host_cpu_features().get("avx512f", False))
+    except RuntimeError:  # LLVM cannot tell on this processor
+        return False
+
+
+WIDE = COMPILED and _wide()
+
+
+class Lanes:
+    """Emits code into one Numba intrinsic. Offsets and counts are 64-bit integers in elements."""
+
+    def __init__(self, context, builder, signature, arguments):
+        self.context, self.builder, self.signature, self.arguments = context, builder, signature, arguments
+        self.zero = ir.Constant(VECTOR, [0.0] * LANES)
+
+    def array(self, k, offset=None):
+        """Pointer to element `offset` of the array that is argument k."""
+        start = _data(self.context, self.builder, self.signature, self.arguments, k)
+        return start if offset is None else self.builder.gep(start, [offset])
+
+    def call(self, name, result, arguments):
+        """Call an LLVM intrinsic of this name."""
+        declared = _declare(self.builder, name, result, [a.type for a in arguments])
+        return self.builder.call(declared, arguments)
+
+    def step(self, pointer, offset):
+        """pointer + offset elements; offset an integer or a value."""
+        return self.builder.gep(pointer, [I64(offset) if isinstance(offset, int) else offset])
+
+    def integer(self, pointer, offset=0):
+        """Unsigned integer of any width, as 64 bits."""
+        value = self.builder.load(self.step(pointer, offset))
+        return value if value.type.width == 64 else self.builder.zext(value, I64)
+
+    def scalar(self, pointer, offset=0):
+        """One element, as it is."""
+        return self.builder.load(self.step(pointer, offset))
+
+    def load(self, pointer, offset=0, vector=VECTOR):
+        """A vector from any address."""
+        where = self.builder.bitcast(self.step(pointer, offset), vector.as_pointer())
+        value = self.builder.load(where)
+        value.align = 1 if vector.element == I8 else 4 if vector.element != I16 else 2
+        return value
+
+    def store(self, vector, pointer, offset=0):
+        """A vector to any address of floats."""
+        where = self.builder.bitcast(self.step(pointer, offset), vector.type.as_pointer())
+        self.builder.store(vector, where).align = 4
+
+    def splat(self, scalar):
+        """A float in all lanes."""
+        return _splat(self.builder, scalar, VECTOR)
+
+    def fma(self, a, b, c):
+        """a b + c, rounded once."""
+        return self.call(f"llvm.fma.v{a.type.count}f32", a.type, [a, b, c])
+
+    def fma_where(self, mask, a, b, c):
+        """a b + c in the lanes of mask; c elsewhere, whatever a and b hold there."""
+        return self.builder.select(mask, self.fma(a, b, c), c)
+
+    def sum(self, vector):
+        """Sum of the lanes, pairwise."""
+        declared = _declare(self.builder, f"llvm.vector.reduce.fadd.v{LANES}f32", FLOAT, [FLOAT, VECTOR])
+        return self.builder.call(declared, [FLOAT(0.0), vector], fastmath=["reassoc"])
+
+    def total(self, vectors):
+        """Sum of vectors, lane by lane, in their order."""
+        first, *rest = vectors
+        for v in rest:
+            first = self.builder.fadd(first, v)
+        return first
+
+    def prefetch(self, pointer, offset):
+        """Ask for the line `offset` elements ahead; beyond the end of an array it does nothing."""
+        ahead = self.builder.bitcast(self.step(pointer, offset), I8.as_pointer())
+        self.call("llvm.prefetch.p0", ir.VoidType(), [ahead, I32(0), I32(3), I32(1)])
+
+    def lookup(self, low, index, high):
+        """Lane k becomes element index[k] mod 32 of the 32 floats (low, high). Only where WIDE."""
+        return self.call("llvm.x86.avx512.vpermi2var.ps.512", VECTOR, [low, index, high])
+
+    def loop(self, begin, end, step, start, body):
+        """for k in range(begin, end, step): state = body(k, state); the state after the last one."""
+        b = self.builder
+        entry = b.block
+        head, inside, done = (b.append_basic_block(name) for name in ("head", "body", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        k = b.phi(I64)
+        k.add_incoming(begin, entry)
+        state = [b.phi(value.type) for value in start]
+        for phi, value in zip(state, start, strict=True):
+            phi.add_incoming(value, entry)
+        b.cbranch(b.icmp_signed("<", k, end), inside, done)
+        b.position_at_end(inside)
+        new = body(k, list(state))
+        k.add_incoming(b.add(k, I64(step)), b.block)
+        for phi, value in zip(state, new, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(head)
+        b.position_at_end(done)
+        return state
+
+    def nothing(self):
+        """What an intrinsic without a result returns."""
+        return self.context.get_dummy_value()
+
+
+def aligned(size):
+    """float32 array of this length that starts on a cache line; its content is arbitrary."""
+    room = np.empty(size + LINE // 4, dtype=np.float32)
+    skip = -room.__array_interface__["data"][0] % LINE // 4
+    return room[skip : skip + size]
+
+
+def padded(x, size):
+    """Copy of a float32 vector on a cache line, with zeros up to `size`."""
+    copy = aligned(size)
+    copy[: x.size] = x
+    copy[x.size :] = 0
+    return copy
+
+
+def fast(*arrays):
+    """Whether the vector kernels serve these arrays: all float32, and the compiler on."""
+    return COMPILED and all(a.dtype == np.float32 for a in arrays)
+
+
+def shares(work):
+    """Into how many parts a kernel of so many multiply-adds is cut: one per thread, if that pays."""
+    threads = get_num_threads() if COMPILED else 1
+    return threads if threads > 1 and work >= SMALL else 1
+
+
+SMALL = 100_000  # below this, waking a second thread costs more than it brings

@@ -1,0 +1,1 @@
+"""Sparsity learned with the weights: reparametrised during training, masked at the end."""

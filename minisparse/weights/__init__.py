@@ -1,0 +1,1 @@
+"""Weights other than the masked one: reparametrisations and storage forms."""
