@@ -36,6 +36,7 @@ class Lanes:
     def __init__(self, context, builder, signature, arguments):
         self.context, self.builder, self.signature, self.arguments = context, builder, signature, arguments
         self.zero = ir.Constant(VECTOR, [0.0] * LANES)
+        self.none = FLOAT(0.0)
 
     def array(self, k, offset=None):
         """Pointer to element `offset` of the array that is argument k."""
@@ -64,7 +65,7 @@ class Lanes:
         """A vector from any address."""
         where = self.builder.bitcast(self.step(pointer, offset), vector.as_pointer())
         value = self.builder.load(where)
-        value.align = 1 if vector.element == I8 else 4 if vector.element != I16 else 2
+        value.align = 4 if vector.element == FLOAT else vector.element.width // 8
         return value
 
     def store(self, vector, pointer, offset=0):
@@ -88,6 +89,28 @@ class Lanes:
         """Sum of the lanes, pairwise."""
         declared = _declare(self.builder, f"llvm.vector.reduce.fadd.v{LANES}f32", FLOAT, [FLOAT, VECTOR])
         return self.builder.call(declared, [FLOAT(0.0), vector], fastmath=["reassoc"])
+
+    def four_sums(self, vectors):
+        """The sums of the lanes of four vectors as a vector of four, with fewer shuffles than one by one."""
+        b = self.builder
+
+        def merge(one, other, low, high):
+            pick = [ir.Constant(INDEX, p) for p in (low, high)]
+            return b.fadd(*(b.shuffle_vector(one, other, p) for p in pick))
+
+        # within each 128 bits: (a0, b0, a1, b1) + (a2, b2, a3, b3), then (a, b, ...) with (c, d, ...)
+        quads = range(0, LANES, 4)
+        low = [q + k for q in quads for k in (0, LANES, 1, LANES + 1)]
+        high = [q + k for q in quads for k in (2, LANES + 2, 3, LANES + 3)]
+        pairs = [merge(vectors[k], vectors[k + 1], low, high) for k in (0, 2)]
+        low = [q + k for q in quads for k in (0, 1, LANES, LANES + 1)]
+        high = [q + k for q in quads for k in (2, 3, LANES + 2, LANES + 3)]
+        whole = merge(*pairs, low, high)
+        while whole.type.count > 4:
+            half = whole.type.count // 2
+            picks = [ir.Constant(ir.VectorType(I32, half), list(range(k, k + half))) for k in (0, half)]
+            whole = b.fadd(*(b.shuffle_vector(whole, whole, p) for p in picks))
+        return whole
 
     def total(self, vectors):
         """Sum of vectors, lane by lane, in their order."""

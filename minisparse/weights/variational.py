@@ -37,6 +37,7 @@ from minisparse.weights.reparametrised import Reparametrised, logistic
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 LIMIT, TINY = 8.0, 1e-8
+NEARLY = LIMIT - 1e-3
 
 
 def log_alpha(theta: Array, log_sigma2: Array) -> tuple[Array, Array]:
@@ -44,6 +45,12 @@ def log_alpha(theta: Array, log_sigma2: Array) -> tuple[Array, Array]:
     raw = log_sigma2 - np.log(theta**2 + TINY)
     free = np.abs(raw.real) < LIMIT
     return np.where(free, raw, LIMIT * np.sign(raw.real)), free
+
+
+def projected(theta: Array, log_sigma2: Array) -> Array:
+    """log sigma^2 brought to where (1) does not clip, if only just."""
+    centre = np.log(theta**2 + TINY)
+    return np.clip(log_sigma2, centre - NEARLY, centre + NEARLY)
 
 
 def divergence(la: Array) -> Array:

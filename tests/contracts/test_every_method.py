@@ -61,6 +61,7 @@ CASES: dict[str, Case] = {
     "dense": Case(nothing={}),
     "imp": Case({"rounds": 2, "rewind": 0.25}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
+    "dsr": Case({"every": 2, "move": 0.3, "threshold": 0.05}),
     "l0": Case(
         counts=False,
         zeros=False,

@@ -52,8 +52,18 @@ def test_removed_rows_are_the_cheapest_of_the_network():
     state = perceptron_state(3)
     scores = {n: s[:, 0] for n, s in list(COBD(0.5).score(state).items())[:-1]}
     COBD(0.5).prune_to(state, 0.5)
-    gone = [s for n, rows in scores.items() for s, m in zip(rows, state.network.masks()[n], strict=True) if not m.any()]
-    kept = [s for n, rows in scores.items() for s, m in zip(rows, state.network.masks()[n], strict=True) if m.any()]
+    gone = [
+        s
+        for n, rows in scores.items()
+        for s, m in zip(rows, state.network.masks()[n], strict=True)
+        if not m.any()
+    ]
+    kept = [
+        s
+        for n, rows in scores.items()
+        for s, m in zip(rows, state.network.masks()[n], strict=True)
+        if m.any()
+    ]
     assert gone and max(gone) <= min(kept)
 
 

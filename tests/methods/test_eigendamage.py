@@ -178,7 +178,9 @@ def test_training_goes_on_between_rounds_and_sizes_shrink(network):
 def test_it_keeps_more_than_chance_of_a_trained_network():
     """A control with the same cores: the dropped directions are the cheapest, not the dearest."""
     data = clusters(np.random.default_rng(10), (8,), train=200, test=100)
-    network = train(mlp((8, 16, 3), np.random.default_rng(11), dtype=np.float32), data, Dense(), epochs=10).network
+    network = train(
+        mlp((8, 16, 3), np.random.default_rng(11), dtype=np.float32), data, Dense(), epochs=10
+    ).network
     losses = []
     for reverse in (False, True):
         state = state_of(network.copy(), data.train_x, data.train_y, horizon=1)

@@ -115,7 +115,10 @@ def test_sum_is_minus_w_h_g_and_a_scaled_loss_scales_by_its_square():
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_a_tempered_loss_is_the_loss_of_divided_outputs(name):
     rng = np.random.default_rng(1)
-    y, t = rng.standard_normal((5, 3)), rng.integers(0, 3, 5) if name == "cross-entropy" else rng.random((5, 3))
+    y, t = (
+        rng.standard_normal((5, 3)),
+        rng.integers(0, 3, 5) if name == "cross-entropy" else rng.random((5, 3)),
+    )
     loss, direction, h, tau = Tempered(LOSSES[name](), 7.0), rng.standard_normal((5, 3)), 1e-20, 7.0
     assert loss.value(y, t) == LOSSES[name]().value(y / tau, t)
     grad, rgrad, root = loss.grad(), loss.rgrad(direction), loss.sqrt_hessian()

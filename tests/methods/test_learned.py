@@ -21,8 +21,8 @@ from tests.methods.problems import clusters, conv_net, mlp
 
 METHODS = {
     "acdc": ACDC(0.6),
-    "l0": L0(0.01, dropout=0.9, rate=2.0),
-    "l0 by rows": L0(0.01, unit="row", dropout=0.9, rate=1.0),
+    "l0": L0(),
+    "l0 by rows": L0(0.1, unit="row", rate=60.0),
     "movement": Movement(0.6),
     "powerprop": Powerprop(0.6),
     "soft movement": SoftMovement(rate=100.0, strength=50.0, threshold=0.45),

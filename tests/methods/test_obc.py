@@ -30,7 +30,9 @@ def test_rows_follow_sequential_obs(out, columns, seed):
     p = np.linalg.inv(h)
     order, rise = row_orders(w, p, live, *quotas(columns, None))
     for row, found, costs in zip(w, order, rise, strict=True):
-        np.testing.assert_array_equal(found, deletions(row, p, np.zeros(columns, int), np.array([columns]), columns))
+        np.testing.assert_array_equal(
+            found, deletions(row, p, np.zeros(columns, int), np.array([columns]), columns)
+        )
         expected, _ = greedy(h, row, columns - 1)
         np.testing.assert_array_equal(found[:-1], expected)
         assert costs.sum() == pytest.approx(cost(h, row), rel=1e-9)
@@ -122,6 +124,19 @@ def test_nm_remainders_stay_and_one_group_is_top_n_of_the_row():
     mask, values = obc(w, h, live, 0, NM(4, 4))
     assert mask.all()
     np.testing.assert_array_equal(values, w)
+
+
+def test_rows_lose_by_what_they_cost_not_alike():
+    """A row a hundred times smaller goes first, whole; the other loses only what is left to lose."""
+    w, h, live = layer(2, 5, 8)
+    w[1] /= 100
+    mask, _ = obc(w, h, live, 4)
+    np.testing.assert_array_equal(mask.sum(axis=1), [4, 0])
+
+
+def test_of_equal_costs_the_lower_index_stays():
+    mask, _ = obc(np.ones((2, 4)), np.eye(4), np.ones((2, 4), bool), 5)
+    np.testing.assert_array_equal(mask, [[True] * 4, [True, False, False, False]])
 
 
 def test_absent_entries_stay_absent_and_do_not_count():

@@ -89,7 +89,9 @@ def test_rescaling_a_hidden_unit_leaves_every_saliency_unchanged_but_not_the_mag
     for a, b in ((first, second), (first * c[:, None], second / c)):
         network = chain(a, b)
         scores.append(OBD(diagonal="exact").score(state_of(network, x, t)))
-        sizes.append(np.concatenate([magnitude(layer.weight.dense()).ravel() for layer in network.prunable().values()]))
+        sizes.append(
+            np.concatenate([magnitude(layer.weight.dense()).ravel() for layer in network.prunable().values()])
+        )
     for name in scores[0]:
         np.testing.assert_allclose(scores[0][name], scores[1][name], rtol=1e-10, atol=1e-18)
     assert (np.argsort(sizes[0]) != np.argsort(sizes[1])).any()

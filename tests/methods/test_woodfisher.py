@@ -12,6 +12,7 @@ from minisparse.curvature import (
     gradient,
 )
 from minisparse.errors import MethodError, UsageError
+from minisparse.methods.reconstruct import factors
 from minisparse.methods.reconstruct.block_inverse import DenseInverse, invert_blocks
 from minisparse.methods.reconstruct.deletion import saliency
 from minisparse.methods.reconstruct.factors import fisher_factors, ggn_factors, live_values
@@ -44,7 +45,10 @@ def test_one_gradient():
     np.testing.assert_allclose(block.diagonal, [1.789474, 1.157895, 1.157895], atol=1e-6)
 
 
-def test_factors_sum_to_the_empirical_fisher_matrix():
+@pytest.mark.parametrize("chunk", [1, 1 << 24])
+def test_factors_sum_to_the_empirical_fisher_matrix(chunk, monkeypatch):
+    """All samples at once, or one by one."""
+    monkeypatch.setattr(factors, "CHUNK_NUMBERS", chunk)
     state = problem()
     q = np.concatenate(list(fisher_factors(state.network, state.loss, state.train_x, state.train_t)))
     whole = empirical_fisher_matrix(state.network, state.loss, state.train_x, state.train_t)
@@ -142,7 +146,9 @@ def test_woodtaylor_starts_from_the_minimum_of_the_quadratic_model(joint):
     mask, values = method.solve(state, 0.4)["fc1"]
     np.testing.assert_array_equal(mask.ravel(), top_k(bottom**2 / np.diag(p), 9))
     gone = np.flatnonzero(~mask.ravel())
-    update = constrained(h, bottom, gone) if joint else sum(compensation(bottom, p, np.array([q])) for q in gone)
+    update = (
+        constrained(h, bottom, gone) if joint else sum(compensation(bottom, p, np.array([q])) for q in gone)
+    )
     np.testing.assert_allclose(values[mask], (bottom + update)[mask.ravel()], rtol=1e-8)
     if joint:
         change = np.where(mask, values, 0).ravel() - w

@@ -1,4 +1,4 @@
-"""FactoredWeight: it is its dense matrix, its gradients are complex-step derivatives, its core is all it trains."""
+"""FactoredWeight is its dense matrix, its gradients are complex-step derivatives, its core is what it trains."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,9 @@ def factored(kind: str, rng: np.random.Generator, rows: int = 3, columns: int = 
     out, channels, kh, kw = GEOMETRIES[kind]
     left = np.linalg.qr(rng.standard_normal((out, rows)))[0]
     right = np.linalg.qr(rng.standard_normal((channels, columns)))[0]
-    return FactoredWeight(left, rng.standard_normal((rows, kh * kw * columns)), right, (out, channels, kh, kw))
+    return FactoredWeight(
+        left, rng.standard_normal((rows, kh * kw * columns)), right, (out, channels, kh, kw)
+    )
 
 
 @pytest.mark.parametrize("kind", GEOMETRIES)

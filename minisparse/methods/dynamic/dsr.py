@@ -59,6 +59,11 @@ def smallest(weights: Mapping[str, Array], masks: Mapping[str, Array], k: int) -
     return {name: part.reshape(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
 
 
+def count(masks: Mapping[str, Array]) -> int:
+    """True entries of all masks together."""
+    return sum(int(np.count_nonzero(mask)) for mask in masks.values())
+
+
 @register("dsr", family="dynamic", paper="arXiv:1902.05967")
 @dataclass(frozen=True)
 class DSR(DynamicSparse):
@@ -72,7 +77,7 @@ class DSR(DynamicSparse):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self.move, "move")
-        check_real(self.threshold, "threshold", 0)
+        check_real(self.threshold, "threshold", 1e-12)
         check_share(self.tolerance, "tolerance")
         check_whole(self.every, "every")
 
@@ -87,24 +92,29 @@ class DSR(DynamicSparse):
         return self.exchange(state)[name]
 
     def exchange_all(self, state: TrainState) -> bool:
+        h = state.memory[THRESHOLD]["H"]
+        left = count(self.leaving(state))
+        target = rounded(self.move, count(state.network.masks()))
         state.rewire(self.exchange(state))
+        h[...] = adapted(float(h), left, target, self.tolerance)
         return True
 
+    def leaving(self, state: TrainState) -> dict[str, Array]:
+        """Equation (1) in every layer."""
+        h = float(state.memory[THRESHOLD]["H"])
+        layers = state.network.prunable()
+        return {name: below(x.weight.dense(), x.weight.mask, h) for name, x in layers.items()}
+
     def exchange(self, state: TrainState) -> dict[str, Array]:
-        """All new masks, equations (1) and (3); H changes by (2)."""
-        weights = {name: layer.weight.dense() for name, layer in state.network.prunable().items()}
-        masks, h = state.network.masks(), state.memory[THRESHOLD]["H"]
-        leave = {name: below(weights[name], mask, float(h)) for name, mask in masks.items()}
-        total = sum(int(np.count_nonzero(mask)) for mask in leave.values())
-        target = rounded(self.move, sum(int(np.count_nonzero(mask)) for mask in masks.values()))
-        h[...] = adapted(float(h), total, target, self.tolerance)
+        """The new masks, equations (1) and (3)."""
+        layers, masks, leave = state.network.prunable(), state.network.masks(), self.leaving(state)
         room = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
-        if total > sum(room.values()):
-            total = sum(room.values())
-            leave = smallest(weights, leave, total)
+        if count(leave) > sum(room.values()):
+            weights = {name: layer.weight.dense() for name, layer in layers.items()}
+            leave = smallest(weights, leave, sum(room.values()))
         stay = {name: mask & ~leave[name] for name, mask in masks.items()}
-        worth = {name: int(np.count_nonzero(mask)) for name, mask in stay.items()}
-        quota = share_out(total, worth, room)
+        survivors = {name: int(np.count_nonzero(mask)) for name, mask in stay.items()}
+        quota = share_out(count(leave), survivors, room)
         return {
             name: grow_random(stay[name], quota[name], state.rng(f"regrow {name}"), among=~mask)
             for name, mask in masks.items()

@@ -14,12 +14,12 @@ Each weight is drawn from N(theta, sigma^2), alpha = sigma^2 / theta^2, and the 
 where c = 1 is the variational bound and 3 means a dropout rate of 0.95. The equations of the noisy layer, of
 the divergence and of their gradients are in `weights/variational.py`.
 
-The gradients of log sigma^2 are of size 1/N. Plain descent hardly follows them unless `rate` is of size 10
-to N (N turns (1) into a sum over samples); with Adam, which the papers use, 1 is right. A weight below
-0.0015 counts as absent already at log sigma^2 = -10.
+A weight below 0.0015 counts as absent already at log sigma^2 = -10.
 
 Departures: log alpha is clipped and e is added to theta^2 everywhere (the authors' layers and scripts
-differ among themselves). Means past the threshold stay in the training pass. No weight decay on theta.
+differ among themselves). Where it is clipped it has no gradient, and a weight above 0.4 would stay for ever,
+whatever the data say; so log sigma^2 is put back to the border after each step. Means past the threshold stay
+in the training pass. No weight decay on theta. The authors use Adam; descent with momentum does as well.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from minisparse.weights.variational import (
     divergence,
     divergence_slope,
     log_alpha,
+    projected,
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class VariationalDropout(Learned):
     end: float = setting(0.1, "share of the run from which it counts in full")
     threshold: float = setting(3.0, "log alpha from which a weight is absent")
     initial: float = setting(-10.0, "log sigma^2 at the start")
-    rate: float = setting(30.0, "learning rate of log sigma^2, as a multiple of the weights'")
+    rate: float = setting(1.0, "learning rate of log sigma^2, as a multiple of the weights'")
 
     def __post_init__(self) -> None:
         check_real(self.strength, "strength", 0)
@@ -74,6 +75,20 @@ class VariationalDropout(Learned):
 
     def substitute(self, name: str, weight: Weight, state: TrainState) -> Weight:
         return VariationalWeight(weight, self.initial, self.threshold, self.rate)
+
+    def setup(self, state: TrainState) -> None:
+        super().setup(state)
+        self.project(state)
+
+    def after_update(self, state: TrainState) -> None:
+        self.project(state)
+
+    def project(self, state: TrainState) -> None:
+        """Keep log alpha where it has a gradient."""
+        for layer in state.network.prunable().values():
+            own = layer.weight.params()
+            noise = own["log_sigma2"].value
+            noise[...] = projected(own["weight"].value, noise)
 
     def penalty(self, state: TrainState) -> float:
         """Second term of (1)."""
