@@ -18,7 +18,7 @@ Everything is float64 whatever it is given: with a small alpha, P_0 is huge and 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import blas, cholesky, solve_triangular
+from scipy.linalg import blas, cholesky, lapack, solve_triangular
 
 from minisparse.curvature.arguments import positive, positive_integer
 from minisparse.errors import NonFiniteError, ShapeError, UsageError
@@ -96,14 +96,16 @@ def _try_cholesky(matrix: Array, amount: float) -> Array | None:
     A pivot that is a rounding error of its diagonal entry means a singular matrix; the test does not
     change when rows and columns are rescaled, so that badly scaled matrices are not taken for singular.
     """
-    damped = matrix + amount * np.eye(len(matrix))
-    try:
-        root = cholesky(damped, lower=True, check_finite=False)
-    except np.linalg.LinAlgError:
+    damped = matrix.copy(order="C")
+    damped[np.diag_indices_from(damped)] += amount
+    diagonal = np.diag(damped).copy()
+    # the transpose has the order of memory LAPACK wants, and the lower triangle is the upper one of it
+    upper, stopped = lapack.dpotrf(damped.T, lower=0, overwrite_a=1)
+    if stopped:
         return None
     lost = len(matrix) * np.finfo(np.float64).eps
-    sound = np.isfinite(root).all() and (np.diag(root) ** 2 > lost * np.diag(damped)).all()
-    return root if sound else None
+    sound = np.isfinite(upper).all() and (np.diag(upper) ** 2 > lost * diagonal).all()
+    return upper.T if sound else None
 
 
 def damped_cholesky(matrix: Array, damping: float = 0.0) -> tuple[Array, float]:

@@ -16,6 +16,7 @@ FLOAT, I1, I8, I16, I32, I64 = ir.FloatType(), *(ir.IntType(n) for n in (1, 8, 1
 VECTOR = ir.VectorType(FLOAT, LANES)
 MASK = ir.VectorType(I1, LANES)
 INDEX = ir.VectorType(I32, LANES)
+SMALL = 100_000  # multiply-adds below which waking a second thread costs more than it brings
 LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs two loads
 
 
@@ -175,10 +176,7 @@ def fast(*arrays):
     return COMPILED and all(a.dtype == np.float32 for a in arrays)
 
 
-def shares(work):
+def parts(work):
     """Into how many parts a kernel of so many multiply-adds is cut: one per thread, if that pays."""
     threads = get_num_threads() if COMPILED else 1
-    return threads if threads > 1 and work >= SMALL else 1
-
-
-SMALL = 100_000  # below this, waking a second thread costs more than it brings
+    return threads if work >= SMALL else 1

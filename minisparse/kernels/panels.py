@@ -18,11 +18,13 @@ The idea is that of blocked sparse products: T. Gale et al., Sparse GPU Kernels 
 arXiv:2006.10901, brought to the caches and registers of a processor.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import LANES, aligned, fast, shares
+from minisparse.kernels.lanes import LANES, aligned, fast, parts
 from minisparse.kernels.tiles import (
     axpy1, axpy2, axpy4, axpy8, dots1, dots2, dots4, dots8, spread1, spread2, spread4, spread8,
 )  # fmt: skip
@@ -71,77 +73,230 @@ def _lanes(tile, r):
 
 
 @kernel
-def _multiply_part(begin, end, idx, val, width, local, x, step_j, step_s, columns, r, y, ld, tile, rows):
-    """Rows rows[0] <= i < rows[1] of one tile of Y."""
-    lanes = _lanes(tile, r)
-    first = tile * TILE
+def _multiply_part(w, x, y, tile, first_row, last_row):
+    """Rows first_row <= i < last_row of one tile of Y; w, x, y as `multiply` makes them."""
+    begin, end, idx, val, width, local = w
+    flat, step_j, step_s, columns, r = x
+    out, ld = y
+    lanes, first = _lanes(tile, r), tile * TILE
     buffer, at = _room(width * lanes)
     for c in range(begin.shape[0]):
-        lo = c * width
-        hi = min(lo + width, columns)
-        _pack(x, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
+        lo, hi = c * width, min(c * width + width, columns)
+        _pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
         start = at if local else at - lo * lanes
         b, e = begin[c], end[c]
-        for i in range(rows[0], rows[1]):
+        for i in range(first_row, last_row):
             to = i * ld + first
             if lanes == 8 * LANES:
-                axpy8(buffer, start, idx, val, b[i], e[i], y, to, c)
+                axpy8(buffer, start, idx, val, b[i], e[i], out, to, c)
             elif lanes == 4 * LANES:
-                axpy4(buffer, start, idx, val, b[i], e[i], y, to, c)
+                axpy4(buffer, start, idx, val, b[i], e[i], out, to, c)
             elif lanes == 2 * LANES:
-                axpy2(buffer, start, idx, val, b[i], e[i], y, to, c)
+                axpy2(buffer, start, idx, val, b[i], e[i], out, to, c)
             else:
-                axpy1(buffer, start, idx, val, b[i], e[i], y, to, c)
+                axpy1(buffer, start, idx, val, b[i], e[i], out, to, c)
 
 
-@kernel(parallel=True)
-def _multiply(begin, end, idx, val, width, local, x, step_j, step_s, columns, r, y, ld, bounds):
-    parts = bounds.size - 1
-    for task in prange(-(-r // TILE) * parts):
-        tile, part = task // parts, task % parts
-        rows = bounds[part : part + 2]
-        _multiply_part(
-            begin, end, idx, val, width, local, x, step_j, step_s, columns, r, y, ld, tile, rows
-        )  # fmt: skip
+def _multiply(w, x, y, tiles, bounds):
+    shares = bounds.size - 1
+    for task in prange(tiles * shares):
+        share = task % shares
+        _multiply_part(w, x, y, task // shares, bounds[share], bounds[share + 1])
 
 
 @kernel
-def _scatter_part(begin, end, idx, val, width, local, dy, step_j, step_s, columns, r, dx, ld, tile, panels):
-    """Panels panels[0] <= c < panels[1] of one tile of dX."""
-    out = begin.shape[1]
-    lanes = _lanes(tile, r)
-    first = tile * TILE
+def _scatter_part(w, dy, dx, tile, first_panel, last_panel):
+    """Panels first_panel <= c < last_panel of one tile of dX."""
+    begin, end, idx, val, width, local = w
+    flat, step_i, step_s, rows, r = dy
+    out, ld, columns = dx
+    lanes, first = _lanes(tile, r), tile * TILE
     valid = min(lanes, r - first)
-    rows, from_ = _room(out * lanes)
-    _pack(dy, step_j, step_s, first, valid, lanes, 0, out, rows, from_)
+    source, origin = _room(rows * lanes)
+    _pack(flat, step_i, step_s, first, valid, lanes, 0, rows, source, origin)
     buffer, at = _room(width * lanes)
-    for c in range(panels[0], panels[1]):
-        lo = c * width
-        hi = min(lo + width, columns)
+    for c in range(first_panel, last_panel):
+        lo, hi = c * width, min(c * width + width, columns)
         buffer[:] = 0
         start = at if local else at - lo * lanes
         b, e = begin[c], end[c]
-        for i in range(out):
-            source = from_ + i * lanes
+        for i in range(rows):
+            row = origin + i * lanes
             if lanes == 8 * LANES:
-                spread8(rows, source, idx, val, b[i], e[i], buffer, start)
+                spread8(source, row, idx, val, b[i], e[i], buffer, start)
             elif lanes == 4 * LANES:
-                spread4(rows, source, idx, val, b[i], e[i], buffer, start)
+                spread4(source, row, idx, val, b[i], e[i], buffer, start)
             elif lanes == 2 * LANES:
-                spread2(rows, source, idx, val, b[i], e[i], buffer, start)
+                spread2(source, row, idx, val, b[i], e[i], buffer, start)
             else:
-                spread1(rows, source, idx, val, b[i], e[i], buffer, start)
+                spread1(source, row, idx, val, b[i], e[i], buffer, start)
         for j in range(lo, hi):
             for s in range(valid):
-                dx[j * ld + first + s] = buffer[at + (j - lo) * lanes + s]
+                out[j * ld + first + s] = buffer[at + (j - lo) * lanes + s]
 
 
-@kernel(parallel=True)
-def _scatter(begin, end, idx, val, width, local, dy, step_j, step_s, columns, r, dx, ld, parts):
-    count = begin.shape[0]
-    for task in prange(-(-r // TILE) * parts):
-        tile, part = task // parts, task % parts
-        panels = (count * part // parts, count * (part + 1) // parts)
-        _scatter_part(
-            begin, end, idx, val, width, local, dy, step_j, step_s, columns, r, dx, ld, tile, panels
-        )  # fmt: skip
+def _scatter(w, dy, dx, tiles, shares):
+    panels = w[0].shape[0]
+    for task in prange(tiles * shares):
+        share = task % shares
+        first, last = panels * share // shares, panels * (share + 1) // shares
+        _scatter_part(w, dy, dx, task // shares, first, last)
+
+
+@kernel
+def _sample_part(w, x, dy, first_row, last_row):
+    """Entries of rows first_row <= i < last_row; the tiles are added in their order."""
+    begin, end, idx, val, width, local = w
+    flat, step_j, step_s, columns, r = x
+    cotangent, step_i, step_t = dy
+    for tile in range(-(-r // TILE)):
+        lanes, first = _lanes(tile, r), tile * TILE
+        valid = min(lanes, r - first)
+        source, origin = _room((last_row - first_row) * lanes)
+        _pack(cotangent, step_i, step_t, first, valid, lanes, first_row, last_row, source, origin)
+        buffer, at = _room(width * lanes)
+        for c in range(begin.shape[0]):
+            lo, hi = c * width, min(c * width + width, columns)
+            _pack(flat, step_j, step_s, first, valid, lanes, lo, hi, buffer, at)
+            start = at if local else at - lo * lanes
+            b, e = begin[c], end[c]
+            for i in range(first_row, last_row):
+                row = origin + (i - first_row) * lanes
+                if lanes == 8 * LANES:
+                    dots8(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                elif lanes == 4 * LANES:
+                    dots4(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                elif lanes == 2 * LANES:
+                    dots2(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                else:
+                    dots1(source, row, idx, buffer, start, b[i], e[i], val, tile)
+
+
+def _sample(w, x, dy, bounds):
+    for share in prange(bounds.size - 1):
+        _sample_part(w, x, dy, bounds[share], bounds[share + 1])
+
+
+@kernel
+def multiply_plain(begin, end, idx, width, local, val, x, y):
+    """(1) for any dtype, one number at a time; x (in, r), y (out, >= r)."""
+    for i in range(begin.shape[1]):
+        for s in range(x.shape[1]):
+            y[i, s] = 0
+        for c in range(begin.shape[0]):
+            base = c * width if local else 0
+            for p in range(begin[c, i], end[c, i]):
+                for s in range(x.shape[1]):
+                    y[i, s] += val[p] * x[base + idx[p], s]
+
+
+@kernel
+def scatter_plain(begin, end, idx, width, local, val, dy, dx):
+    """(2) for any dtype, one number at a time; dy (out, r), dx (in, >= r)."""
+    for j in range(dx.shape[0]):
+        for s in range(dy.shape[1]):
+            dx[j, s] = 0
+    for c in range(begin.shape[0]):
+        base = c * width if local else 0
+        for i in range(begin.shape[1]):
+            for p in range(begin[c, i], end[c, i]):
+                for s in range(dy.shape[1]):
+                    dx[base + idx[p], s] += val[p] * dy[i, s]
+
+
+@kernel
+def sample_plain(begin, end, idx, width, local, x, dy, val):
+    """(3) for any dtype, one number at a time; x (in, r), dy (out, r)."""
+    for c in range(begin.shape[0]):
+        base = c * width if local else 0
+        for i in range(begin.shape[1]):
+            for p in range(begin[c, i], end[c, i]):
+                val[p] = 0
+                for s in range(x.shape[1]):
+                    val[p] += x[base + idx[p], s] * dy[i, s]
+
+
+class Order(NamedTuple):
+    """Where the entries of a sparse matrix (out, in) lie: index (nnz), the column of each.
+
+    begin, end (panels, out) int64 delimit the entries of a row in a panel of `width` columns; `local`:
+    columns count from the panel's first. starts (out + 1) counts the entries of the rows above.
+    """
+
+    begin: np.ndarray
+    end: np.ndarray
+    index: np.ndarray
+    width: int
+    local: bool
+    starts: np.ndarray
+
+    def bounds(self, parts):
+        """Rows that cut the matrix into parts of about equally many entries."""
+        shares = np.arange(parts + 1) * (self.starts[-1] / parts)
+        bounds = np.searchsorted(self.starts, shares)
+        bounds[0], bounds[-1] = 0, len(self.starts) - 1
+        return bounds
+
+
+def _strided(x):
+    """(flat, step_j, step_s) of x (features, samples); no copy if either axis lies contiguously."""
+    x = np.require(x, requirements=["ALIGNED", "WRITEABLE"])
+    if x.T.flags.c_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    x = np.ascontiguousarray(x)
+    return x.reshape(-1), x.shape[1], 1
+
+
+def room(features, samples, dtype):
+    """Array (features, >= samples) for a product to be written to; the first `samples` columns count."""
+    if not fast(np.empty(0, dtype)):
+        return np.empty((features, samples), dtype=dtype)
+    rest = samples % TILE
+    width = samples - rest + (_lanes(0, rest) if rest else 0)
+    return aligned(features * width).reshape(features, width)
+
+
+def multiply(order, values, x, y):
+    """Fill y (out, >= r) from `room` with W x, x (in, r): equation (1)."""
+    columns, samples = x.shape
+    if not fast(values, x, y):
+        multiply_plain(*order[:5], values, x, y)
+    elif columns == 0 or samples == 0:
+        y[...] = 0
+    else:
+        tiles = -(-samples // TILE)
+        shares = parts(values.size * samples)
+        w = (order.begin, order.end, order.index, values, order.width, order.local)
+        bounds = order.bounds(-(-shares // tiles))
+        run = _multiply if shares > 1 else _multiply_alone
+        run(w, (*_strided(x), columns, samples), (y.reshape(-1), y.shape[1]), tiles, bounds)
+
+
+def scatter(order, values, dy, dx):
+    """Fill dx (in, >= r) from `room` with W^T dy, dy (out, r): equation (2)."""
+    rows, samples = dy.shape
+    if not fast(values, dy, dx):
+        scatter_plain(*order[:5], values, dy, dx)
+    elif rows == 0 or samples == 0:
+        dx[...] = 0
+    else:
+        tiles = -(-samples // TILE)
+        shares = parts(values.size * samples)
+        w = (order.begin, order.end, order.index, values, order.width, order.local)
+        out = (dx.reshape(-1), dx.shape[1], dx.shape[0])
+        run = _scatter if shares > 1 else _scatter_alone
+        run(w, (*_strided(dy), rows, samples), out, tiles, -(-shares // tiles))
+
+
+def sample(order, x, dy, values):
+    """Fill values (nnz) with the entries of dy x^T on the pattern, x (in, r), dy (out, r): equation (3)."""
+    columns, samples = x.shape
+    if not fast(x, dy, values):
+        sample_plain(*order[:5], x, dy, values)
+    elif samples == 0:
+        values[...] = 0
+    elif values.size:
+        shares = parts(values.size * samples)
+        w = (order.begin, order.end, order.index, values, order.width, order.local)
+        run = _sample if shares > 1 else _sample_alone
+        run(w, (*_strided(x), columns, samples), _strided(dy), order.bounds(shares))

@@ -14,7 +14,7 @@ from minisparse.methods.learned.sr_ste import SRSTE
 from minisparse.methods.learned.str_ import STR
 from minisparse.methods.learned.variational_dropout import VariationalDropout
 from minisparse.nn.loss import CrossEntropy
-from minisparse.nn.optim import SGD, Adam
+from minisparse.nn.optim import SGD
 from minisparse.nn.weight import MaskedWeight
 from minisparse.training.run import evaluate, train
 from tests.methods.problems import clusters, conv_net, mlp
@@ -68,7 +68,7 @@ def test_it_leaves_masked_weights_with_nothing_where_they_are_absent(name, kind)
 def test_what_it_leaves_can_be_trained_copied_and_differentiated_twice(name):
     network = NETWORKS["mlp"]()
     data = clusters(np.random.default_rng(3), network.input_shape)
-    run = train(network, data, METHODS[name], epochs=2, batch=16, optimizer=Adam())
+    run = train(network, data, METHODS[name], epochs=2, batch=16)
     double = run.network.astype(np.float64)
     v = {key: np.ones_like(p.value) for key, p in double.params().items()}
     product = hvp(double, CrossEntropy(), data.train_x.astype(float), data.train_y, v)

@@ -1,4 +1,4 @@
-"""FactoredWeight is its dense matrix, its gradients are complex-step derivatives, its core is what it trains."""
+"""FactoredWeight is its dense matrix, and its gradients are complex-step derivatives with respect to its core."""
 
 import numpy as np
 import pytest

@@ -58,7 +58,7 @@ def inverse_factor(gram: Array, damping: float) -> Array:
     root, amount = damped_cholesky(gram[::-1, ::-1], damping)
     log.info("layer of %d inputs: %.3g added to the diagonal of its Gram matrix", len(gram), amount)
     inverse, _ = lapack.dtrtri(root, lower=1)
-    return np.ascontiguousarray(np.tril(inverse)[::-1, ::-1])
+    return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
 def lowest_of_block(live: Array, kept: int) -> Choice:
