@@ -1,12 +1,14 @@
 """One-shot pruning of a trained network, nothing retrained: what curvature is worth.
 
-Every method prunes the same trained networks to the same sparsity, uniformly in all layers, from the same
-calibration samples, so that methods differ in which weights of a layer go and in whether the others make
-up for them:
+Every method prunes the same trained networks to the same sparsity, the same in all layers, so that methods
+differ in which weights of a layer go and in whether the others make up for them:
 
     random, magnitude, wanda, obd     choose only
-    lobs, obc, sparsegpt              choose and adjust, by each layer's own output
+    sparsegpt, lobs, obc              choose and adjust, by each layer's own output
     obs                               chooses and adjusts, by the loss of the whole network
+
+(The last line of the table lets OBS share the weights out among layers itself.) Calibration samples are the
+same 512 for all but OBS, whose Hessian takes 128 of them.
 
 Nothing is trained after pruning: accuracies are those of the networks as the methods leave them.
 """
@@ -41,16 +43,19 @@ from minisparse.training.state import TrainState
 
 NOW, ALIKE = OneShot(0.0), Uniform()
 SAMPLES = 512
+MODEL = "mlp:64-48-32-10"
 
 METHODS: dict[str, Callable[[float], Method]] = {
     "random": lambda s: Random(s, NOW, ALIKE),
     "magnitude": lambda s: Magnitude(s, NOW, ALIKE),
-    "wanda": lambda s: Wanda(s, NOW, SAMPLES, allocation=ALIKE),
+    "wanda, in rows": lambda s: Wanda(s, NOW, SAMPLES, allocation=ALIKE),
+    "wanda, in layers": lambda s: Wanda(s, NOW, SAMPLES, "layer", allocation=ALIKE),
     "obd": lambda s: OBD(s, NOW, ALIKE, samples=SAMPLES),
+    "sparsegpt": lambda s: SparseGPT(s, NOW, SAMPLES, allocation=ALIKE),
     "lobs": lambda s: LOBS(s, NOW, SAMPLES, allocation=ALIKE),
     "obc": lambda s: OBC(s, NOW, SAMPLES, allocation=ALIKE),
-    "sparsegpt": lambda s: SparseGPT(s, NOW, SAMPLES, allocation=ALIKE),
-    "obs": lambda s: OBS(s, NOW, SAMPLES, allocation=ALIKE),
+    "obs": lambda s: OBS(s, NOW, allocation=ALIKE),
+    "obs, any layer": lambda s: OBS(s, NOW),
 }
 
 
@@ -68,6 +73,11 @@ class Result:
         """Mean test accuracy."""
         return float(np.mean(self.accuracies))
 
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation of the test accuracy; 0 for one seed."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+
 
 def prune_now(network: Network, data: Dataset, method: Method, seed: int) -> Network:
     """A copy of `network` pruned by `method` before any step; its schedule must prune at step 0."""
@@ -84,7 +94,7 @@ def prune_now(network: Network, data: Dataset, method: Method, seed: int) -> Net
 
 def one_shot(
     data: Dataset,
-    model: str,
+    model: str = MODEL,
     sparsities: Sequence[float] = (0.5, 0.7, 0.8),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     epochs: int = 30,
@@ -106,3 +116,16 @@ def one_shot(
             value, _ = evaluate(pruned, loss, data.train_x, data.train_y)
             found[name, sparsity].append((accuracy, value))
     return [Result(name, s, *map(tuple, zip(*runs, strict=True))) for (name, s), runs in found.items()]
+
+
+def table(results: Sequence[Result]) -> str:
+    """Mean test accuracy in percent and its standard deviation over seeds, a line per method."""
+    dense, pruned = results[0], results[1:]
+    sparsities = sorted({r.sparsity for r in pruned})
+    lines = ["".join([f"{'method':18}", *(f"{s:14.0%}" for s in sparsities)])]
+    for name in dict.fromkeys(r.method for r in pruned):
+        found = {r.sparsity: r for r in pruned if r.method == name}
+        cells = [f"{100 * found[s].mean:7.1f} +-{100 * found[s].spread:4.1f}" for s in sparsities]
+        lines.append("".join([f"{name:18}", *(f"{cell:>14}" for cell in cells)]))
+    seeds = len(dense.accuracies)
+    return "\n".join([*lines, f"dense: {100 * dense.mean:.1f} +-{100 * dense.spread:.1f} ({seeds} seeds)"])

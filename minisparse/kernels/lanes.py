@@ -10,7 +10,7 @@ from llvmlite import binding, ir
 from numba import get_num_threads
 
 from minisparse.kernels.jit import COMPILED
-from minisparse.kernels.vector import LANES, _data, _declare, _splat
+from minisparse.kernels.vector import LANES, _data, _declare, _lane_mask, _splat
 
 FLOAT, I1, I8, I16, I32, I64 = ir.FloatType(), *(ir.IntType(n) for n in (1, 8, 16, 32, 64))
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -69,6 +69,12 @@ class Lanes:
         value.align = 4 if vector.element == FLOAT else vector.element.width // 8
         return value
 
+    def load_some(self, pointer, mask):
+        """The floats at pointer in the lanes of mask, 0 elsewhere; what is not wanted is not touched."""
+        where = self.builder.bitcast(pointer, VECTOR.as_pointer())
+        name = f"llvm.masked.load.v{LANES}f32.p0"
+        return self.call(name, VECTOR, [where, I32(4), mask, self.zero])
+
     def store(self, vector, pointer, offset=0):
         """A vector to any address of floats."""
         where = self.builder.bitcast(self.step(pointer, offset), vector.type.as_pointer())
@@ -90,6 +96,23 @@ class Lanes:
         """Sum of the lanes, pairwise."""
         declared = _declare(self.builder, f"llvm.vector.reduce.fadd.v{LANES}f32", FLOAT, [FLOAT, VECTOR])
         return self.builder.call(declared, [FLOAT(0.0), vector], fastmath=["reassoc"])
+
+    def below(self, count):
+        """Mask of the lanes k < count."""
+        return _lane_mask(self.builder, count, 0)
+
+    def transposed(self, rows):
+        """Transpose of 16 vectors: in round k, lanes that differ from their row in bit k change places."""
+        rows = list(rows)
+        for k in (1, 2, 4, 8):
+            low = [lane if lane & k == 0 else LANES + lane - k for lane in range(LANES)]
+            high = [lane + k if lane & k == 0 else LANES + lane for lane in range(LANES)]
+            for i in range(LANES):
+                if i & k == 0:
+                    pair = rows[i], rows[i + k]
+                    rows[i] = self.builder.shuffle_vector(*pair, ir.Constant(INDEX, low))
+                    rows[i + k] = self.builder.shuffle_vector(*pair, ir.Constant(INDEX, high))
+        return rows
 
     def four_sums(self, vectors):
         """The sums of the lanes of four vectors as a vector of four, with fewer shuffles than one by one."""

@@ -26,7 +26,7 @@ from numba import prange
 from minisparse.kernels.jit import kernel
 from minisparse.kernels.lanes import LANES, aligned, fast, parts
 from minisparse.kernels.tiles import (
-    axpy1, axpy2, axpy4, axpy8, dots1, dots2, dots4, dots8, spread1, spread2, spread4, spread8,
+    axpy1, axpy2, axpy4, axpy8, copy, dots1, dots2, dots4, dots8, spread1, spread2, spread4, spread8, turn,
 )  # fmt: skip
 
 WIDEST = 8  # vectors of a tile: eight chains of multiply-adds hide their latency
@@ -45,21 +45,17 @@ def _room(size):
 def _pack(x, step_j, step_s, first, count, lanes, lo, hi, buffer, at):
     """buffer[at + (j - lo) lanes + s] = x[j, first + s] for lo <= j < hi; 0 from s = count on.
 
-    x is flat; its entry (j, s) is at j step_j + s step_s.
+    x is flat; its entry (j, s) is at j step_j + s step_s, and one of the steps is 1. Up to 15 rows of
+    zeros are written after the last.
     """
-    for j in range(lo, hi):
-        to = at + (j - lo) * lanes
-        if step_s == 1:
-            source = j * step_j + first
-            for s in range(count):
-                buffer[to + s] = x[source + s]
-        for s in range(count, lanes):
-            buffer[to + s] = 0
-    if step_s != 1:
-        for s in range(count):
-            source = (first + s) * step_s
-            for j in range(lo, hi):
-                buffer[at + (j - lo) * lanes + s] = x[source + j * step_j]
+    if step_s == 1:
+        for j in range(lo, hi):
+            copy(x, j * step_j + first, count, buffer, at + (j - lo) * lanes, lanes)
+    else:
+        for j in range(lo, hi, LANES):
+            for s in range(0, lanes, LANES):
+                source, to = (first + s) * step_s + j, at + (j - lo) * lanes + s
+                turn(x, source, step_s, count - s, hi - j, buffer, to, lanes)
 
 
 @kernel
@@ -79,7 +75,7 @@ def _multiply_part(w, x, y, tile, first_row, last_row):
     flat, step_j, step_s, columns, r = x
     out, ld = y
     lanes, first = _lanes(tile, r), tile * TILE
-    buffer, at = _room(width * lanes)
+    buffer, at = _room((width + LANES) * lanes)
     for c in range(begin.shape[0]):
         lo, hi = c * width, min(c * width + width, columns)
         _pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
@@ -97,6 +93,7 @@ def _multiply_part(w, x, y, tile, first_row, last_row):
                 axpy1(buffer, start, idx, val, b[i], e[i], out, to, c)
 
 
+@kernel(parallel=True)
 def _multiply(w, x, y, tiles, bounds):
     shares = bounds.size - 1
     for task in prange(tiles * shares):
@@ -112,9 +109,9 @@ def _scatter_part(w, dy, dx, tile, first_panel, last_panel):
     out, ld, columns = dx
     lanes, first = _lanes(tile, r), tile * TILE
     valid = min(lanes, r - first)
-    source, origin = _room(rows * lanes)
+    source, origin = _room((rows + LANES) * lanes)
     _pack(flat, step_i, step_s, first, valid, lanes, 0, rows, source, origin)
-    buffer, at = _room(width * lanes)
+    buffer, at = _room((width + LANES) * lanes)
     for c in range(first_panel, last_panel):
         lo, hi = c * width, min(c * width + width, columns)
         buffer[:] = 0
@@ -131,10 +128,10 @@ def _scatter_part(w, dy, dx, tile, first_panel, last_panel):
             else:
                 spread1(source, row, idx, val, b[i], e[i], buffer, start)
         for j in range(lo, hi):
-            for s in range(valid):
-                out[j * ld + first + s] = buffer[at + (j - lo) * lanes + s]
+            copy(buffer, at + (j - lo) * lanes, lanes, out, j * ld + first, lanes)
 
 
+@kernel(parallel=True)
 def _scatter(w, dy, dx, tiles, shares):
     panels = w[0].shape[0]
     for task in prange(tiles * shares):
@@ -152,9 +149,9 @@ def _sample_part(w, x, dy, first_row, last_row):
     for tile in range(-(-r // TILE)):
         lanes, first = _lanes(tile, r), tile * TILE
         valid = min(lanes, r - first)
-        source, origin = _room((last_row - first_row) * lanes)
+        source, origin = _room((last_row - first_row + LANES) * lanes)
         _pack(cotangent, step_i, step_t, first, valid, lanes, first_row, last_row, source, origin)
-        buffer, at = _room(width * lanes)
+        buffer, at = _room((width + LANES) * lanes)
         for c in range(begin.shape[0]):
             lo, hi = c * width, min(c * width + width, columns)
             _pack(flat, step_j, step_s, first, valid, lanes, lo, hi, buffer, at)
@@ -172,6 +169,7 @@ def _sample_part(w, x, dy, first_row, last_row):
                     dots1(source, row, idx, buffer, start, b[i], e[i], val, tile)
 
 
+@kernel(parallel=True)
 def _sample(w, x, dy, bounds):
     for share in prange(bounds.size - 1):
         _sample_part(w, x, dy, bounds[share], bounds[share + 1])
@@ -264,12 +262,13 @@ def multiply(order, values, x, y):
     elif columns == 0 or samples == 0:
         y[...] = 0
     else:
-        tiles = -(-samples // TILE)
-        shares = parts(values.size * samples)
-        w = (order.begin, order.end, order.index, values, order.width, order.local)
-        bounds = order.bounds(-(-shares // tiles))
-        run = _multiply if shares > 1 else _multiply_alone
-        run(w, (*_strided(x), columns, samples), (y.reshape(-1), y.shape[1]), tiles, bounds)
+        w, tiles, shares = _task(order, values, samples)
+        source, out = (*_strided(x), columns, samples), (y.reshape(-1), y.shape[1])
+        if shares > 1:
+            _multiply(w, source, out, tiles, order.bounds(-(-shares // tiles)))
+        else:
+            for tile in range(tiles):
+                _multiply_part(w, source, out, tile, 0, y.shape[0])
 
 
 def scatter(order, values, dy, dx):
@@ -280,12 +279,13 @@ def scatter(order, values, dy, dx):
     elif rows == 0 or samples == 0:
         dx[...] = 0
     else:
-        tiles = -(-samples // TILE)
-        shares = parts(values.size * samples)
-        w = (order.begin, order.end, order.index, values, order.width, order.local)
-        out = (dx.reshape(-1), dx.shape[1], dx.shape[0])
-        run = _scatter if shares > 1 else _scatter_alone
-        run(w, (*_strided(dy), rows, samples), out, tiles, -(-shares // tiles))
+        w, tiles, shares = _task(order, values, samples)
+        source, out = (*_strided(dy), rows, samples), (dx.reshape(-1), dx.shape[1], dx.shape[0])
+        if shares > 1:
+            _scatter(w, source, out, tiles, -(-shares // tiles))
+        else:
+            for tile in range(tiles):
+                _scatter_part(w, source, out, tile, 0, order.begin.shape[0])
 
 
 def sample(order, x, dy, values):
@@ -296,7 +296,15 @@ def sample(order, x, dy, values):
     elif samples == 0:
         values[...] = 0
     elif values.size:
-        shares = parts(values.size * samples)
-        w = (order.begin, order.end, order.index, values, order.width, order.local)
-        run = _sample if shares > 1 else _sample_alone
-        run(w, (*_strided(x), columns, samples), _strided(dy), order.bounds(shares))
+        w, _, shares = _task(order, values, samples)
+        source, cotangent = (*_strided(x), columns, samples), _strided(dy)
+        if shares > 1:
+            _sample(w, source, cotangent, order.bounds(shares))
+        else:
+            _sample_part(w, source, cotangent, 0, dy.shape[0])
+
+
+def _task(order, values, samples):
+    """The matrix as the kernels take it, the number of tiles, and of parts."""
+    w = (order.begin, order.end, order.index, values, order.width, order.local)
+    return w, -(-samples // TILE), parts(values.size * samples)

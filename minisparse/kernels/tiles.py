@@ -9,9 +9,52 @@ from numba import types
 from numba.extending import intrinsic
 
 from minisparse.kernels.lanes import FLOAT, I64, LANES, Lanes
-from minisparse.kernels.vector import _lane_mask
 
 FOUR = ir.VectorType(FLOAT, 4)
+
+
+@intrinsic
+def copy(typingctx, x, x0, count, y, y0, lanes):
+    """y[y0 : y0 + lanes] = x[x0 : x0 + count], then zeros; 16 divides lanes."""
+    i = types.intp
+    signature = types.void(x, i, i, y, i, i)
+
+    def codegen(context, builder, sig, args):
+        code = Lanes(context, builder, sig, args)
+        _, x0, count, _, y0, lanes = args
+        x, y = code.array(0, x0), code.array(3, y0)
+
+        def some(k, _):
+            wanted = code.below(builder.sub(count, k))
+            code.store(code.load_some(code.step(x, k), wanted), y, k)
+            return []
+
+        code.loop(I64(0), lanes, LANES, [], some)
+        return code.nothing()
+
+    return signature, codegen
+
+
+@intrinsic
+def turn(typingctx, x, x0, step, samples, features, y, y0, lanes):
+    """y[y0 + j lanes + s] = x[x0 + s step + j] for s, j < 16; 0 where s >= samples or j >= features."""
+    i = types.intp
+    signature = types.void(x, i, i, i, i, y, i, i)
+
+    def codegen(context, builder, sig, args):
+        code = Lanes(context, builder, sig, args)
+        _, x0, step, samples, features, _, y0, lanes = args
+        x, y = code.array(0, x0), code.array(5, y0)
+        rows = []
+        for s in range(LANES):
+            there = builder.icmp_signed("<", I64(s), samples)
+            wanted = code.below(builder.select(there, features, I64(0)))
+            rows.append(code.load_some(code.step(x, builder.mul(step, I64(s))), wanted))
+        for j, row in enumerate(code.transposed(rows)):
+            code.store(row, y, builder.mul(lanes, I64(j)))
+        return code.nothing()
+
+    return signature, codegen
 
 
 def axpy(vectors, unroll):
@@ -39,7 +82,7 @@ def axpy(vectors, unroll):
                 return new
 
             valid = builder.select(builder.icmp_signed("!=", add, I64(0)), I64(LANES), I64(0))
-            kept = _lane_mask(builder, valid, 0)  # a fresh tile starts from 0 whatever y holds
+            kept = code.below(valid)  # a fresh tile starts from 0 whatever y holds
             start = [builder.select(kept, code.load(y, v * LANES), code.zero) for v in range(vectors)]
             last = begin
             if unroll > 1:

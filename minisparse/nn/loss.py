@@ -97,6 +97,10 @@ class CrossEntropy(Loss):
 
     def value(self, y: Array, target: Array) -> float:
         _check(y, target, y.shape[:1])
+        if len(target) and not 0 <= target.min() <= target.max() < y.shape[1]:
+            raise UsageError(
+                f"class labels: got {target.min()} to {target.max()}, expected 0 to {y.shape[1] - 1}."
+            )
         self.target = target
         self.rows = np.arange(len(y))
         shifted = y - y.real.max(axis=1, keepdims=True)

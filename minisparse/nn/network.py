@@ -73,13 +73,16 @@ class Network(Sequence):
 
     def predict(self, x: Array, batch: int = 1024) -> Array:
         """Outputs (n, o) in evaluation mode, computed in pieces of `batch` samples."""
+        if len(x) == 0:
+            return np.zeros((0, self.outputs), dtype=self.dtype)
         parts = [self.forward(x[i : i + batch], EVAL) for i in range(0, len(x), batch)]
         return np.concatenate(parts)
 
     def copy(self) -> Network:
-        """Independent deep copy without activations."""
-        self.release()
-        return copy.deepcopy(self)
+        """Independent deep copy without activations; this network keeps its own."""
+        other = copy.deepcopy(self)
+        other.release()
+        return other
 
     def astype(self, dtype: np.dtype | type) -> Network:
         """Copy with parameters and buffers of another type (float32, float64, complex128).

@@ -137,8 +137,9 @@ class MaskedWeight(Weight):
         self.geometry = geometry or (*value.shape, 1, 1)
         if self.shape != value.shape:
             raise ShapeError(f"weight shape: got {value.shape}, expected {self.shape} by its geometry.")
-        self.param = Param(value)
+        self.param = Param(value if mask is None else value.copy())
         self._mask: Array | None = None
+        self._absent: Array | None = None
         if mask is not None:
             self.rewire(mask)
 
@@ -166,8 +167,12 @@ class MaskedWeight(Weight):
 
     def pullback(self, x: Array, dy: Array) -> None:
         np.matmul(dy.T, x, out=self.param.grad)
-        if self._mask is not None:
-            self.param.grad *= self._mask
+        self._clear(self.param.grad)
+
+    def _clear(self, array: Array) -> None:
+        """Zero the absent entries in place; assigned, not multiplied, because 0 * NaN is NaN."""
+        if self._absent is not None:
+            np.copyto(array, 0, where=self._absent)
 
     def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
         if direct.available(x, self.param.value):
@@ -183,8 +188,7 @@ class MaskedWeight(Weight):
         if not direct.available(x, dy, self.param.value):
             return super().correlate_pullback(x, dy, window)
         self.param.grad[...] = direct.gradient(x, dy, window)
-        if self._mask is not None:
-            self.param.grad *= self._mask
+        self._clear(self.param.grad)
         return None
 
     def rdense(self) -> Array:
@@ -193,13 +197,11 @@ class MaskedWeight(Weight):
 
     def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
         self.param.rgrad = rdy.T @ x + dy.T @ rx
-        if self._mask is not None:
-            self.param.rgrad *= self._mask
+        self._clear(self.param.rgrad)
 
     def assign(self, dense: Array) -> None:
         self.param.value[...] = dense
-        if self._mask is not None:
-            self.param.value *= self._mask
+        self._clear(self.param.value)
 
     def entries(self, a: Array) -> dict[str, Array]:
         return {"weight": a if self._mask is None else a * self._mask}
@@ -208,9 +210,9 @@ class MaskedWeight(Weight):
         if mask.shape != self.shape or mask.dtype != bool:
             raise ShapeError(f"mask: got shape {mask.shape} of {mask.dtype}, expected {self.shape} of bool.")
         stay = mask.copy() if self._mask is None else mask & self._mask
-        # assigned, not multiplied: 0 * NaN is NaN
         self.param.value[~stay] = 0
         self.param.grad[~stay] = 0
-        self._mask = None if mask.all() else mask.copy()
+        full = bool(mask.all())
+        self._mask, self._absent = (None, None) if full else (mask.copy(), ~mask)
         source = np.where(stay.ravel(), np.arange(stay.size), -1)
         return {"weight": source}

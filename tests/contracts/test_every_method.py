@@ -61,6 +61,9 @@ CASES: dict[str, Case] = {
     "dense": Case(nothing={}),
     "imp": Case({"rounds": 2, "rewind": 0.25}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
+    "srigl": Case(
+        {"every": 2, "alpha": 0.6}, counts=False, reason="equal fan-ins: up to one weight per unit is left over"
+    ),
     "dsr": Case({"every": 2, "move": 0.3, "threshold": 0.05}),
     "l0": Case(
         counts=False,

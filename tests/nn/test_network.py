@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from minisparse.errors import ShapeError
+from minisparse.errors import ShapeError, UsageError
 from minisparse.nn import (
     Activation,
     BatchNorm1d,
     Conv2d,
+    CrossEntropy,
     Dropout,
     Flatten,
     Linear,
@@ -18,6 +19,7 @@ from minisparse.nn import (
     Sequence,
     SubsamplePad,
     Window,
+    models,
 )
 from tests.architectures import SMALL, random_network, random_problem
 from tests.nn.zoo import BATCH
@@ -259,3 +261,23 @@ def test_reach_of_convolutions_and_shortcuts(rng):
     net.forward(np.ones((1, 2, 4, 4)))
     dependent = net.pull(np.eye(12)[:, None]).reshape(12, -1).any(axis=1)
     np.testing.assert_array_equal(net.reach(np.ones((1, 2, 4, 4)))[0] > 0, dependent)
+
+
+def test_a_copy_leaves_the_activations_of_its_original():
+    network = models.make("mlp:4-3-2", (4,), 2)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    y = network.forward(x)
+    network.copy()
+    network.backward(np.ones_like(y))
+    assert network.params()["fc1.weight"].grad.any()
+
+
+def test_predicting_nothing_gives_no_rows():
+    network = models.make("mlp:4-3-2", (4,), 2)
+    assert network.predict(np.zeros((0, 4), dtype=np.float32)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_class_labels_out_of_range_are_refused(label):
+    with pytest.raises(UsageError, match="expected 0 to 1"):
+        CrossEntropy().value(np.zeros((1, 2)), np.array([label]))

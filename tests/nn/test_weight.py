@@ -161,3 +161,15 @@ def test_param():
     p.set(np.ones(4, np.float32))
     assert p.direction is None
     assert (p.grad.shape, p.grad.dtype) == ((4,), np.float32)
+
+
+def test_an_infinite_gradient_at_an_absent_entry_is_not_a_gradient():
+    weight = MaskedWeight(np.ones((1, 2)), mask=np.array([[True, False]]))
+    weight.pullback(np.array([[1.0, np.inf]]), np.array([[1.0]]))
+    np.testing.assert_array_equal(weight.param.grad, [[1.0, 0.0]])
+
+
+def test_a_mask_given_at_birth_leaves_the_callers_array_alone():
+    value = np.ones((2, 2))
+    MaskedWeight(value, mask=np.zeros((2, 2), dtype=bool))
+    assert value.all()

@@ -1,4 +1,4 @@
-"""FactoredWeight is its dense matrix, and its gradients are complex-step derivatives with respect to its core."""
+"""FactoredWeight: it is its dense matrix, with complex-step gradients of its core, which is all it trains."""
 
 import numpy as np
 import pytest

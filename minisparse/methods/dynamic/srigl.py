@@ -12,18 +12,19 @@ unit. An exchange takes K = round(f(t) kept) weights, f as in RigL:
     each active unit keeps of its weights those among the layer's kept - K largest, at most the k largest,
     and fills up to k with its other entries of largest |dL/dw|, those new with value 0    (4)
 
-The limit of (2) is lowered where it would leave too few units to place A weights, at most F each. A gamma >= 1
-is a number of entries. Fan-ins are equal at all times; the pattern costs up to one weight per active unit,
-A - k active < active. With fewer weights than units, A units have one input each.
+The limit of (2) is lowered where it would leave too few units to place A weights, at most F each. gamma = 0
+ablates none, a gamma >= 1 is a number of entries. Fan-ins are equal at all times; the pattern costs up to one
+weight per active unit, A - k active < active. With fewer weights than units, A units have one input each.
 
 An ablated unit is silent: its bias, and the scale and shift of a normalisation that follows, are held at 0.
 What the next layer reads from it is 0, and so is the gradient there: such inputs are not grown. Inputs
 that were 0 in the whole batch count as weights of magnitude 0 in (1) and (4), so that they leave first.
 
 Departures: A follows from the layer's sparsity, not from its mask (the authors' K and k use one each).
-Ablated weights do not count among the kept - K of (4), and a surplus leaves by magnitude; in the authors' code
-the first lets arbitrary entries in, the second removes arbitrary ones. Silence makes ablation final under
-ReLU; there, biases go on. The last layer is never ablated. An exchange takes the place of the step, as in RigL.
+Ablated weights do not count among the kept - K of (4), and a surplus leaves by magnitude; in the authors'
+code the first lets arbitrary entries in, the second removes arbitrary ones. Silence makes ablation final
+under ReLU; the authors' biases go on, and units may return. The last layer is never ablated. An exchange
+takes the place of the step, as in RigL.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from minisparse.nn.layer import LinearLayer
 from minisparse.nn.norm import BatchNorm
 from minisparse.nn.param import Array
 from minisparse.sparsity.count import check_real, check_share, check_whole
-from minisparse.sparsity.select import check_scores, top_k
+from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
 BUDGET = "srigl: weights each layer may hold"
@@ -69,7 +70,8 @@ def survivors(counts: Array, gamma: float, budget: int, fan: int) -> Array:
     units = len(counts)
     limit = int(gamma) if gamma >= 1 else max(1, int(gamma * (budget // units))) if gamma > 0 else 0
     enough = np.sort(counts)[::-1][min(budget // fan, units - 1)]
-    return counts >= min(limit, enough)
+    active = counts >= min(limit, enough)
+    return top_k(counts, min(budget, int(np.count_nonzero(active))), among=active)
 
 
 def fill(keep: Array, weight: Array, grad: Array, active: Array, k: int) -> Array:
@@ -87,5 +89,74 @@ def exchange(weight: Array, grad: Array, mask: Array, k: int, budget: int, gamma
     present = mask & active[:, None]
     stay = min(int(np.count_nonzero(mask)) - k, int(np.count_nonzero(present)))
     keep = top_k(np.abs(weight), stay, among=present)
-    fan_in = min(mask.shape[1], budget // int(np.count_nonzero(active)))
+    fan_in = min(mask.shape[1], budget // max(1, int(np.count_nonzero(active))))
     return fill(keep, weight, grad, active, fan_in)
+
+
+def silence(state: TrainState) -> None:
+    """Hold at 0 what units without inputs emit, but those of the last layer."""
+    layers = [*state.network.walk(), ("", None)]
+    last = list(state.network.prunable())[-1]
+    for (name, layer), (following, norm) in pairwise(layers):
+        if not isinstance(layer, LinearLayer) or name == last:
+            continue
+        mute = ~layer.weight.mask.any(axis=1)
+        held = {} if layer.bias is None else {f"{name}.bias": layer.bias}
+        if isinstance(norm, BatchNorm):
+            held |= {f"{following}.{key}": p for key, p in norm.params().items()}
+        for key, p in held.items() if mute.any() else ():
+            p.value[mute] = 0
+            state.optimizer.remap(key, np.where(mute, -1, np.arange(mute.size)))
+
+
+@register("srigl", family="dynamic", paper="arXiv:2305.02299")
+@dataclass(frozen=True)
+class SRigL(DynamicSparse):
+    """Gradient-grown dynamic sparse training with constant fan-in and neuron ablation."""
+
+    replaces_step: ClassVar[bool] = True
+
+    alpha: float = setting(0.3, "share of active weights exchanged at t = 0")
+    every: int = setting(100, "steps between exchanges")
+    until: float = setting(0.75, "T_end as a share of the run")
+    gamma: float = setting(0.3, "salient share of its fan-in below which a unit is ablated; 0 ablates none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self.alpha, "alpha")
+        check_whole(self.every, "every")
+        check_share(self.until, "until")
+        check_real(self.gamma, "gamma", 0)
+
+    def setup(self, state: TrainState) -> None:
+        shapes = layer_shapes(state.network)
+        budgets = self.allocation.counts(shapes, self.sparsity)
+        if budgets is None:
+            raise MethodError(
+                f"allocation of srigl: got {self.allocation}, expected one that gives every layer its count. "
+                "Use --allocation erk."
+            )
+        state.memory[BUDGET] = {name: np.array(count) for name, count in budgets.items()}
+        masks = {
+            name: constant_fan_in(shape.matrix, budgets[name], state.rng(f"topology {name}"))
+            for name, shape in shapes.items()
+        }
+        state.rewire(masks)
+        silence(state)
+
+    def due(self, state: TrainState) -> bool:
+        t = state.step
+        return 0 < t < self.until * state.horizon and t % self.every == 0 and self.alpha > 0
+
+    def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
+        f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
+        weight, rows = layer.weight, layer.rows
+        idle = ~rows.reshape(-1, rows.shape[-1]).any(axis=0)
+        last = name == list(state.network.prunable())[-1]
+        return exchange(
+            np.where(idle, 0, weight.dense()), layer.dense_grad(), weight.mask,
+            rounded(f, weight.kept), int(state.memory[BUDGET][name]), 0.0 if last else self.gamma,
+        )  # fmt: skip
+
+    def after_update(self, state: TrainState) -> None:
+        silence(state)

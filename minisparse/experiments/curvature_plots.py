@@ -1,0 +1,287 @@
+"""Pictures of second order: what deleting a weight costs, the Hessian's spectrum, what criteria remove.
+
+For every weight w_q of a small network, its deletion alone is carried out and compared with forecasts,
+g being the gradient, h the diagonal of the Hessian and P the inverse of the damped Gauss-Newton matrix:
+
+    first order    -w_q g_q                        OBD    h_q w_q^2 / 2                          (1)
+    second order   -w_q g_q + h_q w_q^2 / 2        OBS    w_q^2 / (2 P_qq)                       (2)
+
+OBS is held against the change with its own update u = -(w_q / P_qq) P e_q of all other weights. Magnitude
+forecasts an order only. Forecasts come from the modules of the criteria; all is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.random import Generator
+from scipy.stats import rankdata
+
+from minisparse.curvature import tree as trees
+from minisparse.curvature.full import hessian
+from minisparse.curvature.gradient import gradient
+from minisparse.curvature.hessian_diagonal import exact_diagonal
+from minisparse.curvature.spectrum import hessian_eigenpairs, spectral_density
+from minisparse.errors import UsageError
+from minisparse.experiments.theme import LIGHT, Theme, bare, themed
+from minisparse.methods.reconstruct.block_inverse import invert_blocks
+from minisparse.methods.reconstruct.deletion import saliency
+from minisparse.methods.reconstruct.factors import ggn_factors, live_columns, live_values, split_live
+from minisparse.methods.reconstruct.obs import compensation
+from minisparse.methods.saliency.gradient import loss_change
+from minisparse.methods.saliency.magnitude import magnitude
+from minisparse.methods.saliency.obd import obd_saliency, taylor_saliency
+from minisparse.nn.loss import Loss
+from minisparse.nn.mode import EVAL
+from minisparse.nn.network import Network
+from minisparse.nn.param import Array
+
+LIMIT = 5000
+DAMPING = 1e-3
+TITLES = {
+    "obd": "OBD",
+    "obs": "OBS",
+    "taylor": "Taylor, 1st order",
+    "second order": "Taylor, 2nd order",
+    "magnitude": "magnitude",
+}
+FORMULAS = {
+    "obd": r"$h\,w^2/2$",
+    "obs": r"$w^2/(2P_{qq})$",
+    "taylor": r"$-w\,g$",
+    "second order": r"$-w\,g+h\,w^2/2$",
+    "magnitude": r"rank of $|w|$",
+}
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """Changes of the loss when each of n weights is deleted alone; all arrays (n,).
+
+    layer: number of the weight's layer; alone: with the other weights as they are; adjusted: with the
+    update of OBS; forecasts: by criterion, in units of loss except for magnitude.
+    """
+
+    layer: Array
+    names: tuple[str, ...]
+    alone: Array
+    adjusted: Array
+    forecasts: dict[str, Array]
+
+    def came(self, criterion: str) -> Array:
+        """What the criterion's forecast is to be compared with."""
+        return self.adjusted if criterion == "obs" else self.alone
+
+    def correlation(self, criterion: str) -> float:
+        """Spearman's rank correlation of forecast and outcome; NaN if either is constant."""
+        return spearman(self.forecasts[criterion], self.came(criterion))
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Correlation of ranks, ties sharing their mean rank; NaN if all of a or all of b are equal."""
+    a, b = (rankdata(v) - (len(v) + 1) / 2 for v in (a, b))
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else float("nan")
+
+
+def deletions(
+    network: Network, loss: Loss, x: Array, target: Array, damping: float = DAMPING, limit: int = LIMIT
+) -> Deletions:
+    """Delete every present weight once, alone and with OBS's update; two forward passes for each.
+
+    damping: alpha of P in units of the mean diagonal. UsageError above `limit` weights.
+    """
+    work, x = network.astype(np.float64), x.astype(np.float64)
+    masks, w = work.masks(), live_values(work)
+    if len(w) > limit:
+        raise UsageError(f"single deletions: got {len(w)} weights, expected at most {limit}.")
+    g = live_columns(gradient(work, loss, x, target), masks)[0]
+    h = live_columns(exact_diagonal(work, loss, x, target), masks)[0]
+    factors = ggn_factors(work, loss, x, target)
+    inverse = invert_blocks(factors, [len(w)], len(x) * work.outputs, damping, relative=True)[0]
+    p = inverse.columns(np.arange(len(w)))
+    each = np.arange(len(w))[:, None]
+    sizes = [int(mask.sum()) for mask in masks.values()]
+    return Deletions(
+        layer=np.repeat(np.arange(len(sizes)), sizes),
+        names=tuple(masks),
+        alone=changes(work, loss, x, target, (np.where(each[:, 0] == q, 0, w) for q in each)),
+        adjusted=changes(work, loss, x, target, (w + compensation(w, p, q) for q in each)),
+        forecasts={
+            "obd": obd_saliency(w, h),
+            "obs": saliency(w, np.diag(p)),
+            "taylor": loss_change(w, g),
+            "second order": taylor_saliency(w, g, h),
+            "magnitude": magnitude(w),
+        },
+    )
+
+
+def changes(network: Network, loss: Loss, x: Array, target: Array, points: Iterable[Array]) -> Array:
+    """Loss at each point (n,), minus the loss as it is; a point holds all present weights in order."""
+    masks, w = network.masks(), live_values(network)
+    base = loss.value(network.forward(x, EVAL), target)
+    found = []
+    for point in points:
+        _put(network, point, masks)
+        found.append(loss.value(network.forward(x, EVAL), target) - base)
+    _put(network, w, masks)
+    return np.array(found)
+
+
+def _put(network: Network, point: Array, masks: Mapping[str, Array]) -> None:
+    layers = network.prunable()
+    for name, values in split_live(point, masks).items():
+        layers[name].weight.assign(values)
+
+
+@themed
+def prediction(found: Mapping[str, Deletions], *, theme: Theme = LIGHT) -> Figure:
+    """Forecast against outcome for every weight: a row per network, a column per criterion.
+
+    Axes are logarithmic both ways from zero. Titles give Spearman's correlation.
+    """
+    figure, axes = theme.figure(13, 0.5 + 2.7 * len(found), len(found), len(TITLES))
+    for row, (label, deleted) in zip(axes, found.items(), strict=True):
+        small = _threshold(np.concatenate([deleted.alone, deleted.adjusted]))
+        for at, (criterion, title) in zip(row, TITLES.items(), strict=True):
+            _panel(at, deleted, criterion, small, theme)
+            at.set_title(f"{title}: {deleted.correlation(criterion):.2f}")
+        row[0].set_ylabel(f"{label}\ntrue change of the loss")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _threshold(values: Array) -> float:
+    """Size below which an axis is linear: three decades below the largest."""
+    return float(np.abs(values).max(initial=0.0)) / 1e4 or 1.0
+
+
+def _panel(axes: Axes, deleted: Deletions, criterion: str, small: float, theme: Theme) -> None:
+    forecast, came = deleted.forecasts[criterion], deleted.came(criterion)
+    ranks = criterion == "magnitude"
+    across = rankdata(forecast) if ranks else forecast
+    for k, name in enumerate(deleted.names):
+        own = deleted.layer == k
+        axes.plot(
+            across[own], came[own], ".", color=theme.hues[k % len(theme.hues)], markersize=3.2, alpha=0.55,
+            markeredgewidth=0, label=f"weights of {name}", rasterized=True,
+        )  # fmt: skip
+    axes.set_yscale("symlog", linthresh=small)
+    axes.axhline(0, color=theme.soft, linewidth=0.8, zorder=0)
+    axes.set_xlabel(f"{FORMULAS[criterion]}")
+    if ranks:
+        return
+    axes.set_xscale("symlog", linthresh=small)
+    ends = np.array([min(across.min(), came.min()), max(across.max(), came.max())])
+    line = np.linspace(*ends, 2)
+    axes.plot(line, line, color=theme.ink, linewidth=1, zorder=3)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of a Hessian: largest in size (k,), density (g,) over grid (g,), and all of them or None."""
+
+    top: Array
+    grid: Array
+    density: Array
+    direct: Array | None
+
+
+def spectrum(
+    network: Network, loss: Loss, x: Array, target: Array, rng: Generator, k: int = 20, direct: bool = True
+) -> Spectrum:
+    """Both estimates by Lanczos; direct: all eigenvalues of the full matrix as well."""
+    work, x = network.astype(np.float64), x.astype(np.float64)
+    size = trees.flatten(trees.values(work)).size
+    top, _ = hessian_eigenpairs(work, loss, x, target, min(k, size), rng)
+    low, high = min(0.0, float(top.min())), max(0.0, float(top.max()))
+    sigma = (high - low or 1.0) / 150
+    grid = np.linspace(low - 6 * sigma, high + 6 * sigma, 600)
+    density = spectral_density(work, loss, x, target, grid, sigma, rng, probes=6, steps=60)
+    every = np.linalg.eigvalsh(hessian(work, loss, x, target)) if direct else None
+    return Spectrum(top, grid, density, every)
+
+
+@themed
+def hessian_spectrum(found: Mapping[str, Spectrum], *, theme: Theme = LIGHT) -> Figure:
+    """Left the eigenvalues of largest size by Lanczos, right the density of all; one colour per label."""
+    figure, axes = theme.figure(10.2, 4.2, 1, 2, width_ratios=(1, 1.35))
+    left, right = axes[0]
+    for k, (label, one) in enumerate(found.items()):
+        color = theme.hues[k % len(theme.hues)]
+        place = np.arange(1, len(one.top) + 1)
+        left.plot(place, one.top, "os^D"[k % 4], color=color, markersize=5, label=label, zorder=3)
+        right.plot(one.grid, one.density, color=color, label=label, zorder=3)
+        if one.direct is not None:
+            largest = one.direct[np.argsort(-np.abs(one.direct), kind="stable")][: len(place)]
+            left.plot(place, largest, "+", color=theme.ink, markersize=9, markeredgewidth=0.9, zorder=4)
+            counts, edges = np.histogram(one.direct, bins=120, density=True)
+            right.stairs(counts, edges, color=color, fill=True, alpha=0.22)
+    left.set_title("Largest eigenvalues, by Lanczos")
+    left.set_xlabel("place by size")
+    left.set_ylabel("eigenvalue of the Hessian")
+    right.set_title("Density of all eigenvalues, by stochastic Lanczos")
+    right.set_xlabel("eigenvalue of the Hessian")
+    right.set_yscale("log")
+    right.legend()
+    return figure
+
+
+@themed
+def removed_by_criterion(networks: Mapping[str, Network], inputs: Array, *, theme: Theme = LIGHT) -> Figure:
+    """Kept connections of each input pixel per criterion, beside the pixels' spread, and what they share.
+
+    networks: criterion -> pruned network whose first layer reads all pixels; inputs (n, 1, h, w).
+    """
+    shape = inputs.shape[-2:]
+    masks = {label: next(iter(net.prunable().values())).weight.mask for label, net in networks.items()}
+    counts = {label: mask.sum(axis=0).reshape(shape) for label, mask in masks.items()}
+    spread = inputs.std(axis=0).reshape(shape)
+    columns = -(-(len(networks) + 1) // 2)
+    figure = Figure(figsize=(13, 4.9), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    axes = left.subplots(2, columns, squeeze=False)
+    for at in axes.flat:
+        at.set_axis_off()
+    _picture(axes.flat[0], spread, float(spread.max()), "spread of the pixels", theme)
+    dead = spread == 0
+    axes.flat[0].set_xlabel(f"{dead.sum()} always 0", fontsize=9)
+    top = max(int(c.max()) for c in counts.values())
+    for at, (label, count) in zip(axes.flat[1:], counts.items(), strict=False):
+        image = _picture(at, count, top, label, theme)
+        at.set_xlabel(f"{count[dead].sum()} of {count.sum()} on them", fontsize=9)
+    bar = left.colorbar(image, ax=axes, location="bottom", shrink=0.5, aspect=40)
+    bar.set_label("kept connections of the pixel")
+    bar.outline.set_visible(False)
+    _overlap(right.subplots(), masks, theme)
+    return figure
+
+
+def _picture(axes: Axes, values: Array, top: float, title: str, theme: Theme):  # type: ignore[no-untyped-def]
+    axes.set_axis_on()
+    bare(axes)
+    axes.set_title(title)
+    return axes.imshow(values, cmap=theme.ramp, vmin=0, vmax=top)
+
+
+def shared(a: Array, b: Array) -> float:
+    """Share of a's kept entries that b keeps too; Boolean arrays of one shape."""
+    return float((a & b).sum() / a.sum()) if a.any() else float("nan")
+
+
+def _overlap(axes: Axes, masks: Mapping[str, Array], theme: Theme) -> None:
+    table = np.array([[shared(a, b) for b in masks.values()] for a in masks.values()])
+    bare(axes)
+    axes.imshow(table, cmap=theme.ramp, vmin=0, vmax=1)
+    axes.set_xticks(range(len(masks)), list(masks), rotation=40, ha="right")
+    axes.set_yticks(range(len(masks)), list(masks))
+    axes.set_title("Share of kept weights in common")
+    for (row, column), value in np.ndenumerate(table):
+        color = theme.paper if value > 0.55 else theme.ink
+        axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=color)
