@@ -6,8 +6,6 @@ layer is looked at closely: for one and the same mask, how large is the error of
 is left alone, adjusted from left to right (SparseGPT), or adjusted as well as can be?
 """
 
-import sys
-
 import numpy as np
 
 import minisparse as ms
@@ -17,9 +15,8 @@ from minisparse.methods.reconstruct.layerwise import damped, output_error
 from minisparse.methods.reconstruct.obc import compensated
 from minisparse.methods.reconstruct.sparsegpt import by_blocks, inverse_factor, lowest_of_block
 
-seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
 data = ms.data.load("digits")
-print(table(one_shot(data, sparsities=(0.5, 0.7, 0.8), seeds=seeds)))
+print(table(one_shot(data, sparsities=(0.5, 0.7, 0.8), seeds=range(5))))
 
 network = ms.train(ms.models.build("lenet-300-100", data, seed=0), data, Dense(), epochs=30, seed=0).network
 layer = network.prunable()["fc2"]

@@ -7,8 +7,7 @@ differ in which weights of a layer go and in whether the others make up for them
     sparsegpt, lobs, obc              choose and adjust, by each layer's own output
     obs                               chooses and adjusts, by the loss of the whole network
 
-(The last line of the table lets OBS share the weights out among layers itself.) Calibration samples are the
-same 512 for all but OBS, whose Hessian takes 128 of them.
+Calibration samples are the same 512 for all but OBS, whose Hessian takes 64 of them.
 
 Nothing is trained after pruning: accuracies are those of the networks as the methods leave them.
 """
@@ -54,8 +53,7 @@ METHODS: dict[str, Callable[[float], Method]] = {
     "sparsegpt": lambda s: SparseGPT(s, NOW, SAMPLES, allocation=ALIKE),
     "lobs": lambda s: LOBS(s, NOW, SAMPLES, allocation=ALIKE),
     "obc": lambda s: OBC(s, NOW, SAMPLES, allocation=ALIKE),
-    "obs": lambda s: OBS(s, NOW, allocation=ALIKE),
-    "obs, any layer": lambda s: OBS(s, NOW),
+    "obs": lambda s: OBS(s, NOW, 64, allocation=ALIKE),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import get_num_threads
 
-from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.jit import COMPILED, kernel
 from minisparse.kernels.vector import LANES, _data, _declare, _lane_mask, _splat
 
 FLOAT, I1, I8, I16, I32, I64 = ir.FloatType(), *(ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -83,6 +83,13 @@ class Lanes:
     def splat(self, scalar):
         """A float in all lanes."""
         return _splat(self.builder, scalar, VECTOR)
+
+    def repeated(self, word):
+        """A 32-bit word in all 16 lanes, or the halves of a 64-bit word in turn."""
+        vector = ir.VectorType(word.type, LANES * 32 // word.type.width)
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), word, I32(0))
+        pick = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+        return self.builder.bitcast(self.builder.shuffle_vector(first, first, pick), INDEX)
 
     def fma(self, a, b, c):
         """a b + c, rounded once."""
@@ -181,14 +188,23 @@ class Lanes:
 
 def aligned(size):
     """float32 array of this length that starts on a cache line; its content is arbitrary."""
-    room = np.empty(size + LINE // 4, dtype=np.float32)
-    skip = -room.__array_interface__["data"][0] % LINE // 4
-    return room[skip : skip + size]
+    buffer = np.empty(size + LINE // 4, dtype=np.float32)
+    skip = -buffer.__array_interface__["data"][0] % LINE // 4
+    return buffer[skip : skip + size]
 
 
+@kernel
+def scratch(size):
+    """The same inside a kernel: a float32 array and where in it `size` floats start on a cache line."""
+    buffer = np.empty(size + LINE // 4, np.float32)
+    return buffer, (-buffer.ctypes.data % LINE) // 4
+
+
+@kernel
 def padded(x, size):
     """Copy of a float32 vector on a cache line, with zeros up to `size`."""
-    copy = aligned(size)
+    buffer, at = scratch(size)
+    copy = buffer[at : at + size]
     copy[: x.size] = x
     copy[x.size :] = 0
     return copy

@@ -24,21 +24,13 @@ import numpy as np
 from numba import prange
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import LANES, aligned, fast, parts
+from minisparse.kernels.lanes import LANES, aligned, fast, parts, scratch
 from minisparse.kernels.tiles import (
     axpy1, axpy2, axpy4, axpy8, copy, dots1, dots2, dots4, dots8, spread1, spread2, spread4, spread8, turn,
 )  # fmt: skip
 
 WIDEST = 8  # vectors of a tile: eight chains of multiply-adds hide their latency
 TILE = WIDEST * LANES
-LINE = 16  # floats of a cache line
-
-
-@kernel
-def _room(size):
-    """Scratch array and the index in it where `size` floats start on a cache line."""
-    room = np.empty(size + LINE, np.float32)
-    return room, (-room.ctypes.data % (4 * LINE)) // 4
 
 
 @kernel
@@ -59,6 +51,15 @@ def _pack(x, step_j, step_s, first, count, lanes, lo, hi, buffer, at):
 
 
 @kernel
+def packed_tile(x, first, lanes):
+    """Samples first .. first + lanes of x = (flat, step_j, step_s, columns, samples): (buffer, where it begins)."""
+    flat, step_j, step_s, columns, r = x
+    buffer, at = scratch((columns + LANES) * lanes)
+    _pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, 0, columns, buffer, at)
+    return buffer, at
+
+
+@kernel
 def _lanes(tile, r):
     """Samples that tile number `tile` of r samples is wide: 128, or for the last 16, 32, 64 or 128."""
     rest = r - tile * TILE
@@ -75,7 +76,7 @@ def _multiply_part(w, x, y, tile, first_row, last_row):
     flat, step_j, step_s, columns, r = x
     out, ld = y
     lanes, first = _lanes(tile, r), tile * TILE
-    buffer, at = _room((width + LANES) * lanes)
+    buffer, at = scratch((width + LANES) * lanes)
     for c in range(begin.shape[0]):
         lo, hi = c * width, min(c * width + width, columns)
         _pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
@@ -109,9 +110,9 @@ def _scatter_part(w, dy, dx, tile, first_panel, last_panel):
     out, ld, columns = dx
     lanes, first = _lanes(tile, r), tile * TILE
     valid = min(lanes, r - first)
-    source, origin = _room((rows + LANES) * lanes)
+    source, origin = scratch((rows + LANES) * lanes)
     _pack(flat, step_i, step_s, first, valid, lanes, 0, rows, source, origin)
-    buffer, at = _room((width + LANES) * lanes)
+    buffer, at = scratch((width + LANES) * lanes)
     for c in range(first_panel, last_panel):
         lo, hi = c * width, min(c * width + width, columns)
         buffer[:] = 0
@@ -149,9 +150,9 @@ def _sample_part(w, x, dy, first_row, last_row):
     for tile in range(-(-r // TILE)):
         lanes, first = _lanes(tile, r), tile * TILE
         valid = min(lanes, r - first)
-        source, origin = _room((last_row - first_row + LANES) * lanes)
+        source, origin = scratch((last_row - first_row + LANES) * lanes)
         _pack(cotangent, step_i, step_t, first, valid, lanes, first_row, last_row, source, origin)
-        buffer, at = _room((width + LANES) * lanes)
+        buffer, at = scratch((width + LANES) * lanes)
         for c in range(begin.shape[0]):
             lo, hi = c * width, min(c * width + width, columns)
             _pack(flat, step_j, step_s, first, valid, lanes, lo, hi, buffer, at)
@@ -236,7 +237,7 @@ class Order(NamedTuple):
         return bounds
 
 
-def _strided(x):
+def strided(x):
     """(flat, step_j, step_s) of x (features, samples); no copy if either axis lies contiguously."""
     x = np.require(x, requirements=["ALIGNED", "WRITEABLE"])
     if x.T.flags.c_contiguous:
@@ -263,7 +264,7 @@ def multiply(order, values, x, y):
         y[...] = 0
     else:
         w, tiles, shares = _task(order, values, samples)
-        source, out = (*_strided(x), columns, samples), (y.reshape(-1), y.shape[1])
+        source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1])
         if shares > 1:
             _multiply(w, source, out, tiles, order.bounds(-(-shares // tiles)))
         else:
@@ -280,7 +281,7 @@ def scatter(order, values, dy, dx):
         dx[...] = 0
     else:
         w, tiles, shares = _task(order, values, samples)
-        source, out = (*_strided(dy), rows, samples), (dx.reshape(-1), dx.shape[1], dx.shape[0])
+        source, out = (*strided(dy), rows, samples), (dx.reshape(-1), dx.shape[1], dx.shape[0])
         if shares > 1:
             _scatter(w, source, out, tiles, -(-shares // tiles))
         else:
@@ -297,7 +298,7 @@ def sample(order, x, dy, values):
         values[...] = 0
     elif values.size:
         w, _, shares = _task(order, values, samples)
-        source, cotangent = (*_strided(x), columns, samples), _strided(dy)
+        source, cotangent = (*strided(x), columns, samples), strided(dy)
         if shares > 1:
             _sample(w, source, cotangent, order.bounds(shares))
         else:

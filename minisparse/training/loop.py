@@ -8,6 +8,8 @@ import numpy as np
 
 from minisparse.errors import NonFiniteError
 from minisparse.methods.base import Method
+from minisparse.nn.mode import EVAL
+from minisparse.nn.network import Network
 from minisparse.nn.param import Array
 from minisparse.training.state import TrainState
 
@@ -38,6 +40,7 @@ def fit(
         state.value = float(loss.value(network.forward(x, state.training()), target))
         network.backward(loss.grad(), need_dx=False)
         state.value += method.penalty(state)
+        _watch_loss(state, x)
         _watch(state, "gradient")
         method.update(state)
         _watch(state, "weight")
@@ -48,14 +51,17 @@ def fit(
     method.finish(state)
 
 
-def _watch(state: TrainState, what: str) -> None:
-    """Raise NonFiniteError naming the first parameter that is not finite."""
+def _watch_loss(state: TrainState, x: Array) -> None:
+    """Raise NonFiniteError naming the first tensor that is not finite if the loss is not."""
     if not np.isfinite(state.value):
-        name = _first_bad_output(state)
         raise NonFiniteError(
             f"training diverged at step {state.step}: loss is {state.value}, first non-finite tensor "
-            f"{name}, expected finite numbers. Try a smaller --lr."
+            f"{_first_bad_tensor(state.network, x)}, expected finite numbers. Try a smaller --lr."
         )
+
+
+def _watch(state: TrainState, what: str) -> None:
+    """Raise NonFiniteError naming the first parameter whose gradient or weight is not finite."""
     for key, p in state.network.params().items():
         array = p.grad if what == "gradient" else p.value
         flat = array.reshape(-1)
@@ -63,15 +69,25 @@ def _watch(state: TrainState, what: str) -> None:
             suspicious = not np.isfinite(flat @ flat)
         # a finite sum of squares proves all entries finite; an infinite one may only be large
         if suspicious and not np.isfinite(flat).all():
-            count = int((~np.isfinite(flat)).sum())
             raise NonFiniteError(
-                f"training diverged at step {state.step}: {what} of '{key}' has {count:,} of "
-                f"{flat.size:,} non-finite entries, expected finite numbers. Try a smaller --lr."
+                f"training diverged at step {state.step}: {what} of '{key}' has {_bad(flat)} "
+                "non-finite entries, expected finite numbers. Try a smaller --lr."
             )
 
 
-def _first_bad_output(state: TrainState) -> str:
-    for key, p in state.network.params().items():
+def _bad(array: Array) -> str:
+    return f"{int((~np.isfinite(array)).sum()):,} of {array.size:,}"
+
+
+def _first_bad_tensor(network: Network, x: Array) -> str:
+    """The first parameter, or else the first layer's output on x, that is not finite."""
+    for key, p in network.params().items():
         if not np.isfinite(p.value).all():
-            return f"'{key}'"
-    return "the outputs"
+            return f"'{key}' ({_bad(p.value)})"
+    y = x.reshape(len(x), *network.input_shape)
+    for index, (name, layer) in enumerate(network.layers.items()):
+        with np.errstate(all="ignore"):
+            y = layer.forward(y, EVAL)
+        if not np.isfinite(y).all():
+            return f"the output of layer {index} '{name}' ({_bad(y)})"
+    return "the loss itself"

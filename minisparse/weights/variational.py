@@ -91,12 +91,12 @@ class VariationalWeight(Reparametrised):
 
     def variance(self) -> Array:
         """sigma^2 (out, in)."""
-        la, _ = log_alpha(self.theta.value, self.noise.value)
+        la, self.free = log_alpha(self.theta.value, self.noise.value)
         return np.where(self.carrier.mask, np.exp(la) * (self.theta.value**2 + TINY), 0)
 
     def draw(self, mode: Mode) -> Array:
         # evaluation leaves out what is past the threshold, training needs it to be able to return
-        self.used = self.present() | mode.training
+        self.used = np.array(True) if mode.training else self.present()
         return np.where(self.used, self.theta.value, 0)
 
     def apply(self, x: Array, mode: Mode) -> Array:
@@ -128,10 +128,10 @@ class VariationalWeight(Reparametrised):
 
     def _chain_variance(self, dsigma2: Array) -> None:
         """Second line of (4)."""
-        theta = self.theta.value
-        la, free = log_alpha(theta, self.noise.value)
-        self.noise.grad += np.where(free, self.sigma2 * dsigma2, 0)
-        self.theta.grad += np.where(free, 0, 2 * theta * np.exp(la) * dsigma2)
+        theta, along = self.theta.value, self.sigma2 * dsigma2
+        self.noise.grad += np.where(self.free, along, 0)
+        if not self.free.all():
+            self.theta.grad += np.where(self.free, 0, 2 * theta / (theta**2 + TINY) * along)
 
     def assign(self, dense: Array) -> None:
         self.theta.value[...] = np.where(self.mask, dense, self.theta.value)

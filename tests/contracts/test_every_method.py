@@ -62,8 +62,17 @@ CASES: dict[str, Case] = {
     "imp": Case({"rounds": 2, "rewind": 0.25}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
     "srigl": Case(
-        {"every": 2, "alpha": 0.6}, counts=False, reason="equal fan-ins: up to one weight per unit is left over"
+        {"every": 2, "alpha": 0.6},
+        counts=False,
+        reason="equal fan-ins: up to one weight a unit is left over",
     ),
+    "topkast": Case(
+        zeros=False,
+        nothing={"sparsity": 0.0, "decay": 0.0},
+        reason="weights that are not used keep their value and may be trained; its penalty is a weight decay",
+    ),
+    "granet": Case({"every": 2}),
+    "itop": Case({"every": 2}),
     "dsr": Case({"every": 2, "move": 0.3, "threshold": 0.05}),
     "l0": Case(
         counts=False,

@@ -69,12 +69,15 @@ def test_the_best_rows_and_all_outputs_leave_last():
     assert not zeros["a"].any() and (zeros["b"] > 0).all()
 
 
-def test_scores_are_constant_in_a_row():
+def test_scores_are_the_rows_importance_at_each_entry():
     state = perceptron_state(2)
-    for score in spread_rows(KronOBD().score(state) and {
-        n: np.arange(layer.weight.shape[0], dtype=float) for n, layer in state.network.prunable().items()
-    }, state.network).values():  # fmt: skip
-        np.testing.assert_array_equal(score, np.tile(np.arange(len(score))[:, None], (1, score.shape[1])))
+    factors_of = kron_factors(state, 40, "exact")
+    layers = state.network.prunable()
+    for name, score in list(KronOBD(samples=40, floor=0.0).score(state).items())[:-1]:
+        rows = kron_obd_importance(layers[name].weight.dense(), *factors_of[name])
+        np.testing.assert_array_equal(score, np.tile(rows[:, None], (1, score.shape[1])))
+    spread = spread_rows({name: np.zeros(x.weight.shape[0]) for name, x in layers.items()}, state.network)
+    assert all(score.shape == layers[name].weight.shape for name, score in spread.items())
 
 
 @pytest.mark.parametrize("make", [perceptron_state, conv_state])

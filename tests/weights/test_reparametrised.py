@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minisparse.errors import MethodError
-from minisparse.nn import EVAL, Conv2d, Linear, MaskedWeight, Mode, Network, Window
+from minisparse.nn import EVAL, SGD, Adam, Conv2d, Linear, MaskedWeight, Mode, Network, Window
 from minisparse.weights.hard_concrete import HardConcreteWeight
 from minisparse.weights.movement import MovementWeight
 from minisparse.weights.powerprop import PowerWeight
@@ -190,3 +190,16 @@ def test_linear_layers_too():
         layer = Linear(make(MaskedWeight(rng.standard_normal((4, 12)), (4, 2, 3, 2)), rng))
         y = layer.forward(rng.standard_normal((5, 12)))
         assert layer.backward(np.ones_like(y)).shape == (5, 12)
+
+
+@pytest.mark.parametrize("optimizer", [lambda: SGD(0.9), Adam])
+def test_a_parameter_may_move_at_a_rate_of_its_own(optimizer):
+    steps = {}
+    for rate, lr in ((4.0, 0.1), (1.0, 0.4)):
+        weight = MovementWeight(MaskedWeight(np.ones((2, 3))), rate)
+        network, found = Network({"fc": Linear(weight)}, (3,)), optimizer()
+        for _ in range(3):
+            weight.score.grad[...] = [[1.0, -2.0, 0.5]] * 2
+            found.step(network, lr)
+        steps[rate] = weight.score.value
+    np.testing.assert_allclose(steps[4.0], steps[1.0], rtol=1e-14)

@@ -100,16 +100,17 @@ class LowRankInverse(BlockInverse):
         self.factors, self.alpha = factors, alpha
         inner = factors.T @ factors
         inner[np.diag_indices_from(inner)] += alpha
-        self.small = cholesky_inverse(damped_cholesky(inner)[0])
-        squares = np.einsum("nk,nk->n", factors, factors)
+        root, _ = damped_cholesky(inner)
+        self.small = cholesky_inverse(root)
         # P_qq >= 1 / H_qq for every positive definite H
-        self.least = 1 / (alpha + squares)
-        self.diagonal = np.maximum((1 - self._explained()) / alpha, self.least)
+        self.least = 1 / (alpha + np.einsum("nk,nk->n", factors, factors))
+        self.diagonal = np.maximum((1 - self._explained(root)) / alpha, self.least)
 
-    def _explained(self) -> Array:
-        """diag F M F^T, without a second array of the size of F."""
-        parts = [self.factors[k : k + ROWS] for k in range(0, len(self.factors), ROWS)]
-        return np.concatenate([np.einsum("nk,nk->n", f @ self.small, f) for f in parts])
+    def _explained(self, root: Array) -> Array:
+        """diag F M F^T = column sums of (C^-1 F^T)^2, M = (C C^T)^-1, some rows of F at a time."""
+        parts = [self.factors[k : k + ROWS].T for k in range(0, len(self.factors), ROWS)]
+        halves = (solve_triangular(root, part, lower=True, check_finite=False) for part in parts)
+        return np.concatenate([np.einsum("kn,kn->n", half, half) for half in halves])
 
     def columns(self, at: Array) -> Array:
         p = self.factors @ (self.small @ self.factors[at].T)

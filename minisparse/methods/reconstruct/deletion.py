@@ -35,7 +35,8 @@ def deletions(w: Array, p: Array, group: Array, room: Array, count: int) -> Arra
     if that is all. Of equal scores the higher index leaves, so that the lower one is kept.
     """
     w, p, room = w.copy(), p.copy(), room.copy()
-    alive, order = np.ones(len(w), dtype=bool), []
+    alive = np.ones(len(w), dtype=bool)
+    order: list[int] = []
     while len(order) < count:
         free = np.flatnonzero(alive & (room[group] > 0))
         if not free.size:
@@ -47,7 +48,7 @@ def deletions(w: Array, p: Array, group: Array, room: Array, count: int) -> Arra
         p -= np.outer(column, p[q])
         alive[q] = False
         room[group[q]] -= 1
-        order.append(q)
+        order.append(int(q))
     return np.array(order, dtype=np.int64)
 
 
