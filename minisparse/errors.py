@@ -47,6 +47,13 @@ class MethodError(UsageError):
     code = "MS104"
 
 
+class SparseFormatError(MinisparseError):
+    """A sparse structure is not valid, or a storage format cannot hold a mask."""
+
+    code = "MS201"
+    exit_status = 2
+
+
 class DataFormatError(MinisparseError):
     """A data file is missing, truncated, corrupt or inconsistent."""
 

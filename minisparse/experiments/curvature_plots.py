@@ -27,10 +27,10 @@ from minisparse.curvature import tree as trees
 from minisparse.curvature.full import hessian
 from minisparse.curvature.gradient import gradient
 from minisparse.curvature.hessian_diagonal import exact_diagonal
+from minisparse.curvature.inverse import cholesky_inverse, damped_cholesky
 from minisparse.curvature.spectrum import hessian_eigenpairs, spectral_density
 from minisparse.errors import UsageError
 from minisparse.experiments.theme import LIGHT, Theme, bare, themed
-from minisparse.methods.reconstruct.block_inverse import invert_blocks
 from minisparse.methods.reconstruct.deletion import saliency
 from minisparse.methods.reconstruct.factors import ggn_factors, live_columns, live_values, split_live
 from minisparse.methods.reconstruct.obs import compensation
@@ -103,9 +103,8 @@ def deletions(
         raise UsageError(f"single deletions: got {len(w)} weights, expected at most {limit}.")
     g = live_columns(gradient(work, loss, x, target), masks)[0]
     h = live_columns(exact_diagonal(work, loss, x, target), masks)[0]
-    factors = ggn_factors(work, loss, x, target)
-    inverse = invert_blocks(factors, [len(w)], len(x) * work.outputs, damping, relative=True)[0]
-    p = inverse.columns(np.arange(len(w)))
+    ggn = sum(part.T @ part for part in ggn_factors(work, loss, x, target))
+    p = cholesky_inverse(damped_cholesky(ggn, damping)[0])
     each = np.arange(len(w))[:, None]
     sizes = [int(mask.sum()) for mask in masks.values()]
     return Deletions(

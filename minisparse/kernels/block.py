@@ -7,16 +7,17 @@ same number of multiply-adds. val (entries, R), idx (entries), starts (groups + 
 T. Gale et al., Sparse GPU Kernels for Deep Learning, SC 2020, arXiv:2006.10901.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import FLOAT, I32, I64, LANES, Lanes, fast, parts
+from minisparse.kernels.lanes import FLOAT, I32, I64, LANES, Lanes, aligned, fast, parts
 from minisparse.kernels.panels import packed_tile, strided
 
 HEIGHTS = (16, 8, 4, 2)
-CHAINS = 16  # accumulators of a tile; R rows have CHAINS / R vectors of samples each, at most 4
+CHAINS, WIDEST = 16, 4  # accumulators of a tile: R rows of CHAINS / R vectors of samples, at most 4
 APART = 4  # entries of a matrix-vector product that go to accumulators of their own
 
 
@@ -159,6 +160,19 @@ def multiply_plain(starts, idx, val, x, y):
                     y[i, s] += val[p, j] * x[idx[p], s]
 
 
+def room(groups, height, samples, dtype):
+    """Array (R groups, >= samples) for `multiply` to write to: whole tiles."""
+    if not fast(np.empty(0, dtype)):
+        return np.empty((groups * height, samples), dtype=dtype)
+    width = -(-samples // tile_width(height)) * tile_width(height)
+    return aligned(groups * height * width).reshape(groups * height, width)
+
+
+def tile_width(height):
+    """Samples of a tile for blocks of this height."""
+    return min(WIDEST, CHAINS // height) * LANES
+
+
 def matvec(starts, idx, val, x, y):
     """Fill y (R groups) with W x: equation (1)."""
     if not fast(val, x, y):
@@ -172,12 +186,12 @@ def matvec(starts, idx, val, x, y):
 
 
 def multiply(starts, idx, val, x, y):
-    """Fill y (R groups, >= r) from `panels.room` with W x, x (in, r): equation (1)."""
+    """Fill y (R groups, >= r) from `room` with W x, x (in, r): equation (1)."""
     columns, samples = x.shape
     if not fast(val, x, y) or columns == 0 or samples == 0:
         multiply_plain(starts, idx, val, x, y)
         return
-    lanes = min(4, CHAINS // val.shape[1]) * LANES
+    lanes = tile_width(val.shape[1])
     tiles, shares = -(-samples // lanes), parts(val.size * samples)
     source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1])
     if shares > 1:

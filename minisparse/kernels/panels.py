@@ -31,6 +31,7 @@ from minisparse.kernels.tiles import (
 
 WIDEST = 8  # vectors of a tile: eight chains of multiply-adds hide their latency
 TILE = WIDEST * LANES
+LARGEST = 1 << 20  # floats of a buffer
 
 
 @kernel
@@ -60,22 +61,22 @@ def packed_tile(x, first, lanes):
 
 
 @kernel
-def _lanes(tile, r):
-    """Samples that tile number `tile` of r samples is wide: 128, or for the last 16, 32, 64 or 128."""
-    rest = r - tile * TILE
+def _lanes(number, r, tile):
+    """Samples that tile `number` of r samples is wide: `tile`, or for the last perhaps 16, 32 or 64."""
+    rest = r - number * tile
     lanes = LANES
-    while lanes < rest and lanes < TILE:
+    while lanes < rest and lanes < tile:
         lanes *= 2
     return lanes
 
 
 @kernel
-def _multiply_part(w, x, y, tile, first_row, last_row):
+def _multiply_part(w, x, y, number, first_row, last_row):
     """Rows first_row <= i < last_row of one tile of Y; w, x, y as `multiply` makes them."""
-    begin, end, idx, val, width, local = w
+    begin, end, idx, val, width, local, tile = w
     flat, step_j, step_s, columns, r = x
     out, ld = y
-    lanes, first = _lanes(tile, r), tile * TILE
+    lanes, first = _lanes(number, r, tile), number * tile
     buffer, at = scratch((width + LANES) * lanes)
     for c in range(begin.shape[0]):
         lo, hi = c * width, min(c * width + width, columns)
@@ -103,12 +104,12 @@ def _multiply(w, x, y, tiles, bounds):
 
 
 @kernel
-def _scatter_part(w, dy, dx, tile, first_panel, last_panel):
+def _scatter_part(w, dy, dx, number, first_panel, last_panel):
     """Panels first_panel <= c < last_panel of one tile of dX."""
-    begin, end, idx, val, width, local = w
+    begin, end, idx, val, width, local, tile = w
     flat, step_i, step_s, rows, r = dy
     out, ld, columns = dx
-    lanes, first = _lanes(tile, r), tile * TILE
+    lanes, first = _lanes(number, r, tile), number * tile
     valid = min(lanes, r - first)
     source, origin = scratch((rows + LANES) * lanes)
     _pack(flat, step_i, step_s, first, valid, lanes, 0, rows, source, origin)
@@ -144,11 +145,11 @@ def _scatter(w, dy, dx, tiles, shares):
 @kernel
 def _sample_part(w, x, dy, first_row, last_row):
     """Entries of rows first_row <= i < last_row; the tiles are added in their order."""
-    begin, end, idx, val, width, local = w
+    begin, end, idx, val, width, local, tile = w
     flat, step_j, step_s, columns, r = x
     cotangent, step_i, step_t = dy
-    for tile in range(-(-r // TILE)):
-        lanes, first = _lanes(tile, r), tile * TILE
+    for number in range(-(-r // tile)):
+        lanes, first = _lanes(number, r, tile), number * tile
         valid = min(lanes, r - first)
         source, origin = scratch((last_row - first_row + LANES) * lanes)
         _pack(cotangent, step_i, step_t, first, valid, lanes, first_row, last_row, source, origin)
@@ -161,13 +162,13 @@ def _sample_part(w, x, dy, first_row, last_row):
             for i in range(first_row, last_row):
                 row = origin + (i - first_row) * lanes
                 if lanes == 8 * LANES:
-                    dots8(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                    dots8(source, row, idx, buffer, start, b[i], e[i], val, number)
                 elif lanes == 4 * LANES:
-                    dots4(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                    dots4(source, row, idx, buffer, start, b[i], e[i], val, number)
                 elif lanes == 2 * LANES:
-                    dots2(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                    dots2(source, row, idx, buffer, start, b[i], e[i], val, number)
                 else:
-                    dots1(source, row, idx, buffer, start, b[i], e[i], val, tile)
+                    dots1(source, row, idx, buffer, start, b[i], e[i], val, number)
 
 
 @kernel(parallel=True)
@@ -215,6 +216,17 @@ def sample_plain(begin, end, idx, width, local, x, dy, val):
                     val[p] += x[base + idx[p], s] * dy[i, s]
 
 
+@kernel
+def cut(indptr, indices, width, cuts):
+    """cuts[c, i] = place of row i's first entry in panel c or later; cuts (panels + 1, out), rows ascending."""
+    for i in range(cuts.shape[1]):
+        p, end = indptr[i], indptr[i + 1]
+        for c in range(cuts.shape[0]):
+            while p < end and indices[p] < c * width:
+                p += 1
+            cuts[c, i] = p
+
+
 class Order(NamedTuple):
     """Where the entries of a sparse matrix (out, in) lie: index (nnz), the column of each.
 
@@ -228,6 +240,14 @@ class Order(NamedTuple):
     width: int
     local: bool
     starts: np.ndarray
+
+    @property
+    def tile(self):
+        """Samples of a tile: 128, fewer where panels are so wide that a buffer of them would leave the cache."""
+        tile = TILE
+        while tile > LANES and tile * self.width > LARGEST:
+            tile //= 2
+        return tile
 
     def bounds(self, parts):
         """Rows that cut the matrix into parts of about equally many entries."""
@@ -251,7 +271,7 @@ def room(features, samples, dtype):
     if not fast(np.empty(0, dtype)):
         return np.empty((features, samples), dtype=dtype)
     rest = samples % TILE
-    width = samples - rest + (_lanes(0, rest) if rest else 0)
+    width = samples - rest + (_lanes(0, rest, TILE) if rest else 0)
     return aligned(features * width).reshape(features, width)
 
 
@@ -268,8 +288,8 @@ def multiply(order, values, x, y):
         if shares > 1:
             _multiply(w, source, out, tiles, order.bounds(-(-shares // tiles)))
         else:
-            for tile in range(tiles):
-                _multiply_part(w, source, out, tile, 0, y.shape[0])
+            for number in range(tiles):
+                _multiply_part(w, source, out, number, 0, y.shape[0])
 
 
 def scatter(order, values, dy, dx):
@@ -285,8 +305,8 @@ def scatter(order, values, dy, dx):
         if shares > 1:
             _scatter(w, source, out, tiles, -(-shares // tiles))
         else:
-            for tile in range(tiles):
-                _scatter_part(w, source, out, tile, 0, order.begin.shape[0])
+            for number in range(tiles):
+                _scatter_part(w, source, out, number, 0, order.begin.shape[0])
 
 
 def sample(order, x, dy, values):
@@ -307,5 +327,6 @@ def sample(order, x, dy, values):
 
 def _task(order, values, samples):
     """The matrix as the kernels take it, the number of tiles, and of parts."""
-    w = (order.begin, order.end, order.index, values, order.width, order.local)
-    return w, -(-samples // TILE), parts(values.size * samples)
+    tile = order.tile
+    w = (order.begin, order.end, order.index, values, order.width, order.local, tile)
+    return w, -(-samples // tile), parts(values.size * samples)

@@ -1,1 +1,1 @@
-"""Weights other than the masked one: reparametrisations and storage forms."""
+"""Weights beside the masked dense one: reparametrised for training, compressed for storage and speed."""

@@ -71,11 +71,15 @@ class HardConcreteWeight(Reparametrised):
         total: Callable[[Array], Array],
         rate: float,
     ) -> None:
-        """theta starts as the matrix of `weight`; log_a moves by `rate` times the learning rate."""
+        """theta = the matrix of `weight` / zhat, so that evaluation starts with that matrix.
+
+        log_a: one for each set; it moves by `rate` times the learning rate.
+        """
         super().__init__(weight)
         self.spread, self.total = spread, total
         self.theta = Param(weight.dense().copy(), decay=False)
         self.log_a = Param(log_a.astype(self.theta.value.dtype), decay=False, rate=rate)
+        self.assign(weight.dense())
 
     def params(self) -> dict[str, Param]:
         return {"weight": self.theta, "log_a": self.log_a}

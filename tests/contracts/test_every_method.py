@@ -73,6 +73,13 @@ CASES: dict[str, Case] = {
     ),
     "granet": Case({"every": 2}),
     "itop": Case({"every": 2}),
+    "mest": Case({"every": 2}),
+    "importance-pruning": Case(
+        {"begin": 0.0, "every": 1},
+        counts=False,
+        nothing={"sparsity": 0.0, "share": 0.0},
+        reason="weights of removed units leave beside those that are exchanged",
+    ),
     "dsr": Case({"every": 2, "move": 0.3, "threshold": 0.05}),
     "l0": Case(
         counts=False,

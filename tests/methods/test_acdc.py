@@ -31,9 +31,9 @@ def follow(method, epochs=20, optimizer=None):
 
 
 def test_the_phases_of_the_paper():
-    imagenet = [(10, 15), (20, 25), (30, 35), (40, 45), (50, 55), (60, 65), (70, 75), (85, 100)]
+    imagenet = ((10, 15), (20, 25), (30, 35), (40, 45), (50, 55), (60, 65), (70, 75), (85, 100))
     assert sparse_phases(100, 0.1, 0.05, 0.85) == imagenet
-    cifar = [(10, 30), (50, 70), (90, 110), (130, 150), (170, 200)]
+    cifar = ((10, 30), (50, 70), (90, 110), (130, 150), (170, 200))
     assert sparse_phases(200, 0.05, 0.1, 0.85) == cifar
 
 

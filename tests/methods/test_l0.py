@@ -129,6 +129,16 @@ def test_gates_start_around_the_dropout_rate_and_stay_within_their_limits():
             assert (p.value.min(), p.value.max()) == (LOWEST, HIGHEST)
 
 
+def test_the_network_is_the_same_at_the_start():
+    network = mlp((6, 10, 3), np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((5, 6))
+    before = network.forward(x)
+    for unit in ("weight", "row", "column"):
+        other = network.copy()
+        problem(L0(unit=unit), other)
+        np.testing.assert_allclose(other.forward(x), before, rtol=1e-12)
+
+
 def test_layers_of_equal_shape_and_other_seeds_start_differently():
     network = mlp((5, 5, 5), np.random.default_rng(0))
     first, other = (problem(L0(), network.copy(), seed).network.params() for seed in (0, 1))
@@ -184,7 +194,7 @@ def test_the_price_makes_the_digits_sparse():
     data = datasets.load("digits")
     network = models.build("mlp:64-60-10", data, seed=0)
     dense = train(network, data, Dense(), epochs=10)
-    free, priced = (train(network, data, L0(s, rate=300.0), epochs=10) for s in (0.0, 1.0))
+    free, priced = (train(network, data, L0(s, dropout=0.5), epochs=10) for s in (0.0, 1.0))
     assert priced.sparsity > 0.7 > 0.3 > free.sparsity
     assert priced.accuracy > dense.accuracy - 0.05
 

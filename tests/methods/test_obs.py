@@ -12,12 +12,13 @@ from minisparse.methods.reconstruct.block_inverse import DenseInverse, LowRankIn
 from minisparse.methods.reconstruct.deletion import deletions, prune, saliency
 from minisparse.methods.reconstruct.factors import block_sizes, ggn_factors, live_values
 from minisparse.methods.reconstruct.obs import OBS, compensation, rise
-from minisparse.methods.saliency.obd import obd_saliency
+from minisparse.methods.saliency.magnitude import Magnitude
+from minisparse.methods.saliency.obd import OBD, obd_saliency
 from minisparse.nn.loss import LOSSES
-from minisparse.sparsity.allocation import Uniform
+from minisparse.sparsity.allocation import Global, Uniform
 from minisparse.sparsity.count import kept_count
-from minisparse.sparsity.schedule import OneShot
-from tests.methods.problems import chain, clusters, conv_net, mlp, state_of
+from minisparse.sparsity.schedule import Exponential, OneShot
+from tests.methods.problems import chain, clusters, conv_net, descend, mlp, state_of
 from tests.methods.quadratics import best_rise, constrained, cost, greedy, spd
 from tests.strategies import SETTINGS, seeds
 
@@ -312,6 +313,30 @@ def test_the_loss_rises_less_than_without_compensation():
             losses.append(state.loss.value(copy.forward(x), state.train_t))
         gains.append(losses[1] - losses[0])
     assert np.mean(gains) > 0
+
+
+def test_exclusive_or_outlives_deletions_that_obd_and_magnitude_do_not():
+    """2-3-1 tanh networks, two deletions one at a time, nothing retrained: mean loss over seeds."""
+    x = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1.0]])
+    y = np.array([[-0.9], [0.9], [0.9], [-0.9]])
+    losses = []
+    for seed in range(8):
+        state = state_of(mlp((2, 3, 1), np.random.default_rng(seed), "tanh"), x, y, loss="mse", horizon=1)
+        for _ in range(400):
+            descend(state)
+            state.optimizer.step(state.network, 0.1)
+        methods = (
+            OBS(2 / 9, OneShot(0.0), samples=4, damping=1e-4, per_solve=1, refreshes=2),
+            OBD(2 / 9, Exponential(2), samples=4),
+            Magnitude(2 / 9, Exponential(2), Global()),
+        )
+        copies = [state_of(state.network.copy(), x, y, loss="mse", horizon=1) for _ in methods]
+        for method, copy in zip(methods, copies, strict=True):
+            method.impose(copy)
+        losses.append([descend(copy) for copy in copies])
+        assert all(sum(m.sum() for m in copy.network.masks().values()) == 7 for copy in copies)
+    obs, obd, magnitude = np.mean(losses, axis=0)
+    assert obs < obd / 2 and obs < magnitude / 2
 
 
 def test_blocks_cover_the_live_weights():

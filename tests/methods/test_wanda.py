@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from minisparse.errors import MethodError, ShapeError, SparsityError, UsageError
 from minisparse.methods.reconstruct.layerwise import output_error, reconstruct
+from minisparse.methods.reconstruct.obc import OBC
+from minisparse.methods.reconstruct.sparsegpt import SparseGPT
 from minisparse.methods.reconstruct.wanda import Wanda, row_counts, wanda_score, within_groups, within_rows
 from minisparse.sparsity.allocation import Global
 from minisparse.sparsity.pattern import NM, Row
+from minisparse.sparsity.schedule import Rounds
 from minisparse.sparsity.select import top_k
 from minisparse.sparsity.shape import LayerShape
 from tests.methods.problems import chain, clusters, conv_net, mlp, state_of
@@ -158,6 +161,18 @@ def test_layers_as_scope_remove_the_lowest_scores_of_the_layer():
     mask, _ = Wanda(0.4, within="layer").solve(state_of(network, x, np.zeros(30, int)), 0.4)["fc1"]
     score = wanda_score(network.prunable()["fc1"].weight.dense(), x.T @ x / 30)
     np.testing.assert_array_equal(mask, top_k(score, 18))
+
+
+@pytest.mark.parametrize("method", [Wanda, SparseGPT, OBC])
+def test_groups_wait_for_their_sparsity_in_a_gradual_schedule(method):
+    network = mlp((8, 6, 4), np.random.default_rng(8))
+    x = np.random.default_rng(9).standard_normal((30, 8))
+    state = state_of(network, x, np.zeros(30, int), horizon=4)
+    wait = method(0.5, Rounds(2, begin=0.25, end=0.5), pattern=NM(1, 2))
+    for step, density in ((1, 1.0), (2, 0.5)):
+        state.step = step
+        wait.impose(state)
+        assert all(mask.mean() == density for mask in network.masks().values())
 
 
 def test_what_cannot_be_met_is_refused():

@@ -1,4 +1,4 @@
-"""ITOP: rare and large exchanges, so that weights are judged once trained and much of the network is explored.
+"""ITOP: rare and large exchanges: weights are judged once trained, and much of the network is explored.
 
 S. Liu, L. Yin, D. C. Mocanu, M. Pechenizkiy. Do We Actually Need Dense Over-Parameterization? In-Time
 Over-Parameterization in Sparse Training. ICML 2021. arXiv:2102.02887

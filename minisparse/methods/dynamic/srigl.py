@@ -30,7 +30,6 @@ takes the place of the step, as in RigL.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -39,11 +38,12 @@ from numpy.random import Generator
 from minisparse.errors import MethodError
 from minisparse.methods.base import DynamicSparse, layer_shapes, rounded, setting
 from minisparse.methods.dynamic.rigl import exchange_fraction
+from minisparse.methods.dynamic.silence import hidden, silence
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
-from minisparse.nn.norm import BatchNorm
 from minisparse.nn.param import Array
 from minisparse.sparsity.count import check_real, check_share, check_whole
+from minisparse.sparsity.measure import dead_units
 from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
@@ -93,20 +93,9 @@ def exchange(weight: Array, grad: Array, mask: Array, k: int, budget: int, gamma
     return fill(keep, weight, grad, active, fan_in)
 
 
-def silence(state: TrainState) -> None:
+def silence_ablated(state: TrainState) -> None:
     """Hold at 0 what units without inputs emit, but those of the last layer."""
-    layers = [*state.network.walk(), ("", None)]
-    last = list(state.network.prunable())[-1]
-    for (name, layer), (following, norm) in pairwise(layers):
-        if not isinstance(layer, LinearLayer) or name == last:
-            continue
-        mute = ~layer.weight.mask.any(axis=1)
-        held = {} if layer.bias is None else {f"{name}.bias": layer.bias}
-        if isinstance(norm, BatchNorm):
-            held |= {f"{following}.{key}": p for key, p in norm.params().items()}
-        for key, p in held.items() if mute.any() else ():
-            p.value[mute] = 0
-            state.optimizer.remap(key, np.where(mute, -1, np.arange(mute.size)))
+    silence(state, {name: dead_units(layer.weight.mask)[1] for name, layer in hidden(state).items()})
 
 
 @register("srigl", family="dynamic", paper="arXiv:2305.02299")
@@ -142,7 +131,7 @@ class SRigL(DynamicSparse):
             for name, shape in shapes.items()
         }
         state.rewire(masks)
-        silence(state)
+        silence_ablated(state)
 
     def due(self, state: TrainState) -> bool:
         t = state.step
@@ -152,11 +141,11 @@ class SRigL(DynamicSparse):
         f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
         weight, rows = layer.weight, layer.rows
         idle = ~rows.reshape(-1, rows.shape[-1]).any(axis=0)
-        last = name == list(state.network.prunable())[-1]
+        gamma = self.gamma if name in hidden(state) else 0.0
         return exchange(
             np.where(idle, 0, weight.dense()), layer.dense_grad(), weight.mask,
-            rounded(f, weight.kept), int(state.memory[BUDGET][name]), 0.0 if last else self.gamma,
+            rounded(f, weight.kept), int(state.memory[BUDGET][name]), gamma,
         )  # fmt: skip
 
     def after_update(self, state: TrainState) -> None:
-        silence(state)
+        silence_ablated(state)

@@ -18,6 +18,7 @@ phases. Absent weights have no momentum; the others keep theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -33,11 +34,12 @@ from minisparse.sparsity.select import select
 from minisparse.training.state import TrainState
 
 
-def sparse_phases(horizon: int, begin: float, phase: float, last: float) -> list[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def sparse_phases(horizon: int, begin: float, phase: float, last: float) -> tuple[tuple[int, int], ...]:
     """Intervals of steps [start, stop) with masks, equation (3); the last one ends with the run."""
     first, length, final = rounded(begin, horizon), max(1, rounded(phase, horizon)), rounded(last, horizon)
     starts = range(first, final - 2 * length + 1, 2 * length)
-    return [*((t, t + length) for t in starts), (final, horizon)]
+    return (*((t, t + length) for t in starts), (final, horizon))
 
 
 @register("acdc", family="learned", paper="arXiv:2106.12379")

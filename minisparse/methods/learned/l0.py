@@ -11,12 +11,14 @@ over gates g, |g| the number of weights behind one. The distribution of z and it
 a convolution a channel with all its taps), or to what it computes (`row`: neurons, filters). The sparsity is
 found, not asked: at the end gates that are 0 in evaluation take their weights along.
 
-The price has a gradient of size 1/N, which plain descent follows only with a `rate` of 100 or more; with
-Adam, which the authors use, 1 to 30 will do. Where a gate is saturated only the price moves it, which is what
-the clipping is for. Units carry the price of all their weights and want a smaller lambda, about 0.1.
+The price has a gradient of size 1/N, which plain descent follows only with a large `rate`; with Adam, which
+the authors use, 10 will do. Where a gate is saturated only the price moves it, which is what the clipping is
+for. Units carry the price of all their weights and want a smaller lambda, about 0.1.
 
-Departures: theta starts as the network is, without compensation for the gates. Parameters are not averaged
-for evaluation (the authors keep an average of rate 0.999). Biases have no price; theirs has a wrong sign.
+Departures: theta starts divided by the gates of evaluation, so that the network is the same. p = 0.2 for
+all layers by default (the authors use 0.5 for hidden layers; on a deep narrow network the noise of half-open
+gates on single weights drowns the signal). Parameters are not averaged for evaluation (the authors keep an
+average of rate 0.999). Biases have no price; in the authors' code theirs has the wrong sign.
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ class L0(Learned):
 
     strength: float = setting(1.0, "lambda, the price of an open gate for each weight behind it")
     unit: str = setting("weight", "what has a gate: weight, column (input unit) or row (neuron, filter)")
-    dropout: float = setting(0.5, "p, which sets how far gates are open at the start")
+    dropout: float = setting(0.2, "p, which sets how far gates are open at the start")
     weight_decay: float = setting(0.0, "wd, decay of weights in proportion to the chance they are present")
-    rate: float = setting(100.0, "learning rate of the gates, as a multiple of the weights'")
+    rate: float = setting(300.0, "learning rate of the gates, as a multiple of the weights'")
 
     def __post_init__(self) -> None:
         check_real(self.strength, "strength", 0)

@@ -23,7 +23,9 @@ optimiser's momentum may still move a masked weight for a few steps, as in the a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from minisparse.methods.base import Scored, harden, setting, swap
@@ -34,10 +36,18 @@ from minisparse.training.state import TrainState
 from minisparse.weights.movement import MovementWeight
 
 
+@lru_cache(maxsize=64)
+def curve(schedule: Schedule, horizon: int, target: float) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Steps and levels of a schedule: asked for at every step, so kept."""
+    pairs = schedule.curve(horizon, target)
+    return tuple(t for t, _ in pairs), tuple(level for _, level in pairs)
+
+
 def level_at(schedule: Schedule, step: int, horizon: int, target: float) -> float | None:
     """The sparsity in force after `step` steps; None before the schedule's first."""
-    past = [level for t, level in schedule.curve(horizon, target) if t <= step]
-    return past[-1] if past else None
+    steps, levels = curve(schedule, horizon, target)
+    past = bisect_right(steps, step)
+    return levels[past - 1] if past else None
 
 
 @register("movement", family="learned", paper="arXiv:2005.07683")

@@ -42,26 +42,21 @@ class BlockInverse(ABC):
     least: Array  # bounds that the diagonal keeps to in exact arithmetic, against cancellation
 
     @abstractmethod
-    def columns(self, at: Array) -> Array:
-        """P[:, at] (n, len(at)); at holds indices."""
-
-    @abstractmethod
     def submatrix(self, at: Array) -> Array:
-        """P[at, at]."""
+        """P[at, at]; at holds indices."""
 
     @abstractmethod
     def times(self, v: Array) -> Array:
         """P v for v (n,)."""
 
     @abstractmethod
-    def _downdate(self, at: Array, t: Array, root: Array) -> None:
-        """Equation (3) or (4); t = T (n, len(at)), root = C."""
+    def _downdate(self, at: Array, root: Array) -> Array:
+        """Equation (3) or (4) for root = C; returns T (n, len(at))."""
 
     def leave(self, at: Array, values: Array) -> Array:
         """Remove the coordinates `at`; returns P[:,S] (P_SS)^-1 values (n,), P as it was before."""
         root, _ = damped_cholesky(self.submatrix(at))
-        t = solve_triangular(root, self.columns(at).T, lower=True).T
-        self._downdate(at, t, root)
+        t = self._downdate(at, root)
         self.diagonal = np.maximum(self.diagonal - np.einsum("ns,ns->n", t, t), self.least)
         self.diagonal[at] = 0
         self.least[at] = 0
@@ -77,19 +72,18 @@ class DenseInverse(BlockInverse):
         self.diagonal = inverse.diagonal().copy()
         self.least = 1e-12 * self.diagonal
 
-    def columns(self, at: Array) -> Array:
-        return self.inverse[:, at]
-
     def submatrix(self, at: Array) -> Array:
         return self.inverse[np.ix_(at, at)]
 
     def times(self, v: Array) -> Array:
         return self.inverse @ v
 
-    def _downdate(self, at: Array, t: Array, root: Array) -> None:
+    def _downdate(self, at: Array, root: Array) -> Array:
+        t = solve_triangular(root, self.inverse[at], lower=True).T
         self.inverse -= t @ t.T
         self.inverse[at, :] = 0
         self.inverse[:, at] = 0
+        return t
 
 
 class LowRankInverse(BlockInverse):
@@ -112,12 +106,6 @@ class LowRankInverse(BlockInverse):
         halves = (solve_triangular(root, part, lower=True, check_finite=False) for part in parts)
         return np.concatenate([np.einsum("kn,kn->n", half, half) for half in halves])
 
-    def columns(self, at: Array) -> Array:
-        p = self.factors @ (self.small @ self.factors[at].T)
-        p *= -1 / self.alpha
-        p[at, np.arange(len(at))] += 1 / self.alpha
-        return p
-
     def submatrix(self, at: Array) -> Array:
         f = self.factors[at]
         p = f @ self.small @ f.T
@@ -126,10 +114,13 @@ class LowRankInverse(BlockInverse):
     def times(self, v: Array) -> Array:
         return (v - self.factors @ (self.small @ (self.factors.T @ v))) / self.alpha
 
-    def _downdate(self, at: Array, t: Array, root: Array) -> None:
-        z = solve_triangular(root, self.factors[at] @ self.small, lower=True) / np.sqrt(self.alpha)
-        self.small += z.T @ z
+    def _downdate(self, at: Array, root: Array) -> Array:
+        z = solve_triangular(root, self.factors[at] @ self.small, lower=True)
+        t = self.factors @ (z.T / -self.alpha)
+        t[at] += solve_triangular(root, np.eye(len(at)), lower=True).T / self.alpha
+        self.small += z.T @ z / self.alpha
         self.factors[at] = 0
+        return t
 
 
 class BlockSum:

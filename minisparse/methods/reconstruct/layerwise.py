@@ -67,7 +67,10 @@ def kept_per_layer(network: Network, sparsity: float, allocation: Allocation) ->
 
 
 def groups_of(pattern: Pattern, sparsity: float) -> NM | None:
-    """The N:M pattern, or None for single weights; MethodError or SparsityError for what cannot be met."""
+    """The N:M pattern, or None for single weights; MethodError or SparsityError for what cannot be met.
+
+    N:M has one sparsity: at the levels a gradual schedule passes through on the way nothing is pruned.
+    """
     if pattern == Unstructured():
         return None
     if not isinstance(pattern, NM):

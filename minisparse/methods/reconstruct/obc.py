@@ -111,7 +111,9 @@ class OBC(Reconstructed):
         groups_of(self.pattern, self.sparsity)
 
     def solve(self, state: TrainState, sparsity: float) -> Solution:
-        groups = groups_of(self.pattern, sparsity)
+        groups = groups_of(self.pattern, self.sparsity)
+        if groups and sparsity != self.sparsity:
+            return {}
 
         def rule(weight: Array, gram: Array, live: Array, kept: int) -> tuple[Array, Array]:
             return obc(weight, damped(gram, self.damping), live, kept, groups)

@@ -90,7 +90,9 @@ class Wanda(Reconstructed):
         groups_of(self.pattern, self.sparsity)
 
     def solve(self, state: TrainState, sparsity: float) -> Solution:
-        groups = groups_of(self.pattern, sparsity)
+        groups = groups_of(self.pattern, self.sparsity)
+        if groups and sparsity != self.sparsity:
+            return {}
 
         def rule(weight: Array, gram: Array, live: Array, kept: int) -> tuple[Array, Array]:
             score = wanda_score(weight, gram)

@@ -10,9 +10,9 @@ the way, from w_q^i to w_q^f. The slope met there, extended to 0, gives
                                                               dw = the change made by it
     S_q =  sum_t dw_q(t)^2 w_q^f / (eta (w_q^f - w_q^i))      for plain descent dw = -eta g (2)
 
-and the smallest S leave. The sums are kept while training, at no further pass. It is not "weights that moved
-little": S < 0 for a weight that shrank, whose removal the extension says lowers the loss. (1) holds with
-momentum, Adam and weight decay too, and is what is computed; (2) only without them.
+and the smallest S leave. The sums are kept while training, which forms dL/dw a second time at each step. It
+is not "weights that moved little": S < 0 for a weight that shrank, whose removal the extension says lowers
+the loss. (1) holds with momentum, Adam and weight decay too, and is what is computed; (2) only without them.
 
 Departures: S = 0 where w_q^f = w_q^i, which has no slope. g is the mini-batch gradient, whose noise adds to
 the sums without progress. Pruning before training (schedule one-shot at 0) has no path and no scores.

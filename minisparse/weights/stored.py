@@ -1,0 +1,236 @@
+"""StoredWeight: what all weights that store present entries only have in common.
+
+A format lays the entries out in slots, as its kernel reads them; some slots may be padding, which is
+always 0. Its Param has one number per slot. Everything that is not the format's own product goes through
+the entries in row order (`rows`), and the kernels of `panels.py`: batches, dX, dW on the pattern, and
+conversions. These never form a dense matrix. R-passes and `dense` do, and say so.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from minisparse.errors import ShapeError, SparseFormatError
+from minisparse.kernels import panels
+from minisparse.kernels.lanes import aligned
+from minisparse.nn.mode import Mode
+from minisparse.nn.param import Array, Param
+from minisparse.nn.weight import Weight
+from minisparse.weights.pattern import CSRPattern, spread
+
+Geometry = tuple[int, int, int, int]
+
+
+class StoredWeight(Weight):
+    """Entries at the positions of a CSRPattern, in the slots of a format."""
+
+    few: ClassVar[int] = 0  # samples up to which `_one` sample at a time is faster than a batch product
+    settings: ClassVar[tuple[dict[str, Any], ...]] = ({},)  # constructor settings worth measuring
+
+    def __init__(self, pattern: CSRPattern, values: Array, geometry: Geometry | None = None) -> None:
+        """values (nnz) in row order; geometry defaults to a Linear layer's.
+
+        Raises ShapeError when they do not agree, SparseFormatError when the format cannot store the pattern.
+        """
+        self.geometry = geometry or (*pattern.shape, 1, 1)
+        if self.shape != tuple(pattern.shape) or 0 in self.shape:
+            raise ShapeError(
+                f"weight shape: got {tuple(pattern.shape)}, expected {self.shape} by its geometry, both >= 1."
+            )
+        if values.shape != (pattern.nnz,):
+            raise ShapeError(f"weight values: got shape {values.shape}, expected ({pattern.nnz},).")
+        self._rows: tuple[CSRPattern, Array | None] | None = None
+        self._kept = pattern.nnz
+        self.param = Param(_laid_out(values, self._arrange(pattern)))
+
+    @classmethod
+    def from_dense(
+        cls, dense: Array, mask: Array | None = None, geometry: Geometry | None = None, **settings: Any
+    ) -> Self:
+        """The entries of dense (out, in) where mask is True; without a mask all of them."""
+        mask = np.ones(dense.shape, dtype=bool) if mask is None else mask
+        if mask.shape != dense.shape or mask.dtype != bool or mask.ndim != 2:
+            raise ShapeError(f"mask: got shape {mask.shape} of {mask.dtype}, expected {dense.shape} of bool.")
+        pattern = CSRPattern.from_mask(mask)
+        return cls(pattern, dense.reshape(-1)[pattern.flat], geometry, **settings)
+
+    @classmethod
+    def objection(cls, mask: Array) -> str:
+        """Why this format cannot store mask (out, in), in words; empty if it can."""
+        return ""
+
+    # What a format defines.
+
+    @abstractmethod
+    def _arrange(self, pattern: CSRPattern) -> Array:
+        """Build the structure; (slots) int64, which entry of the pattern each slot holds, -1 for padding."""
+
+    @abstractmethod
+    def _slots(self) -> Array:
+        """Flat position in the matrix of each slot, -1 for padding, read off the structure; shape of the Param."""
+
+    @abstractmethod
+    def _structure(self) -> tuple[Array, ...]:
+        """The arrays that are stored beside the values."""
+
+    def _one(self, x: Array, values: Array) -> Array:
+        """W x for one contiguous sample (in) of the values' type: the first `out` numbers of what is returned."""
+        raise NotImplementedError(type(self).__name__)
+
+    def _batch(self, x: Array, values: Array) -> Array:
+        """W x for x (in, r): an array (out, >= r) whose first r columns count."""
+        pattern, slots = self.rows()
+        y = panels.room(self.shape[0], x.shape[1], x.dtype)
+        panels.multiply(pattern.order(), _taken(values, slots), x, y)
+        return y
+
+    # What follows from it.
+
+    def rows(self) -> tuple[CSRPattern, Array | None]:
+        """The entries in row order, and the slot of each; None where slots are in row order themselves.
+
+        Made when first asked for, and kept until the next `rewire`.
+        """
+        if self._rows is None:
+            flat = self._slots().reshape(-1)
+            slots = np.argsort(flat, kind="stable")[np.count_nonzero(flat < 0) :]
+            self._rows = CSRPattern.from_flat(flat[slots], self.shape), slots
+        return self._rows
+
+    def row_values(self) -> Array:
+        """(nnz) the entries in row order."""
+        return _taken(self.param.value, self.rows()[1])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of values and structure, padding included: all that inference in this format reads."""
+        return self.param.value.nbytes + sum(a.nbytes for a in self._structure())
+
+    @property
+    def mask(self) -> Array:
+        return self.rows()[0].mask
+
+    @property
+    def kept(self) -> int:
+        return self._kept
+
+    def params(self) -> dict[str, Param]:
+        return {"weight": self.param}
+
+    def dense(self) -> Array:
+        return spread(self.rows()[0].flat, self.row_values(), self.shape)
+
+    def rdense(self) -> Array:
+        return spread(self.rows()[0].flat, _taken(self.param.v(), self.rows()[1]), self.shape)
+
+    def apply(self, x: Array, mode: Mode) -> Array:
+        """Y = X W^T. A batch comes back feature by feature in memory (strides of a transpose), and is taken so."""
+        x, values = _same_type(x, self.param.value)
+        if len(x) > self.few:
+            return self._batch(x.T, values)[:, : len(x)].T
+        y = np.empty((len(x), self.shape[0]), dtype=x.dtype)
+        for sample, row in zip(np.ascontiguousarray(x), y, strict=True):
+            row[...] = self._one(sample, values)[: self.shape[0]]
+        return y
+
+    def pull(self, dy: Array) -> Array:
+        dy, values = _same_type(dy, self.param.value)
+        pattern, slots = self.rows()
+        dx = panels.room(self.shape[1], len(dy), dy.dtype)
+        panels.scatter(pattern.order(), _taken(values, slots), dy.T, dx)
+        return dx[:, : len(dy)].T
+
+    def pullback(self, x: Array, dy: Array) -> None:
+        self._put(self.param.grad, self._sampled(x, dy))
+
+    def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
+        self.param.rgrad = np.zeros_like(self.param.value)
+        self._put(self.param.rgrad, self._sampled(x, rdy) + self._sampled(rx, dy))
+
+    def _sampled(self, x: Array, dy: Array) -> Array:
+        """(nnz) entries of dY^T X on the pattern, in row order."""
+        x, dy = _same_type(x, dy)
+        pattern = self.rows()[0]
+        values = np.empty(pattern.nnz, dtype=x.dtype)
+        panels.sample(pattern.order(), x.T, dy.T, values)
+        return values
+
+    def _put(self, target: Array, values: Array) -> None:
+        """Write values in row order into the slots of an array laid out as the Param is."""
+        slots = self.rows()[1]
+        target.reshape(-1)[slice(None) if slots is None else slots] = values
+
+    def assign(self, dense: Array) -> None:
+        self._put(self.param.value, dense.reshape(-1)[self.rows()[0].flat])
+
+    def entries(self, a: Array) -> dict[str, Array]:
+        pattern, slots = self.rows()
+        values = a.reshape(*a.shape[:-2], -1)[..., pattern.flat]
+        laid = np.zeros((*a.shape[:-2], self.param.value.size), dtype=a.dtype)
+        laid[..., slice(None) if slots is None else slots] = values
+        return {"weight": laid.reshape(*a.shape[:-2], *self.param.value.shape)}
+
+    def rewire(self, mask: Array) -> dict[str, Array]:
+        if mask.shape != self.shape or mask.dtype != bool:
+            raise ShapeError(f"mask: got shape {mask.shape} of {mask.dtype}, expected {self.shape} of bool.")
+        reason = self.objection(mask)
+        if reason:
+            raise SparseFormatError(f"{type(self).__name__} mask: got {reason}. Use CSRWeight instead.")
+        return self.rewire_flat(np.flatnonzero(mask))
+
+    def rewire_flat(self, flat: Array) -> dict[str, Array]:
+        """`rewire` to the entries at these ascending flat positions, without a matrix of any kind."""
+        old, slots = self.rows()
+        old_flat = old.flat
+        at = np.minimum(np.searchsorted(old_flat, flat), max(0, old.nnz - 1))
+        stays = old_flat[at] == flat if old.nnz else np.zeros(flat.size, dtype=bool)
+        slot = at if slots is None else slots[at] if old.nnz else at
+        source = np.where(stays, slot, -1)
+        order = self._arrange(CSRPattern.from_flat(flat, self.shape))
+        self._rows, self._kept = None, flat.size
+        value, grad = self.param.value.reshape(-1), self.param.grad.reshape(-1)
+        moved = _laid_out(source, order, empty=-1)
+        self.param.set(_laid_out(value, moved))
+        self.param.grad[...] = _laid_out(grad, moved)
+        return {"weight": moved.reshape(-1)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The structure is never changed in place and is shared; the values are copied, on a cache line again."""
+        other = copy.copy(self)
+        memo[id(self)] = other
+        other.param = copy.deepcopy(self.param, memo)
+        other.param.value = on_line(self.param.value)
+        return other
+
+
+def _taken(values: Array, slots: Array | None) -> Array:
+    """Slots in row order."""
+    flat = values.reshape(-1)
+    return flat if slots is None else flat[slots]
+
+
+def _laid_out(values: Array, order: Array, empty: int = 0) -> Array:
+    """values[order] where order is not -1, `empty` where it is, in the shape of order."""
+    flat, where = values.reshape(-1), order.reshape(-1)
+    laid = np.full(where.size, empty, dtype=values.dtype)
+    laid[where >= 0] = flat[where[where >= 0]]
+    return on_line(laid.reshape(order.shape))
+
+
+def on_line(a: Array) -> Array:
+    """float32 arrays on a cache line, where vectors of 16 do not straddle two; all others as they are."""
+    if a.dtype != np.float32:
+        return a
+    copy = aligned(a.size)
+    copy[...] = a.reshape(-1)
+    return copy.reshape(a.shape)
+
+
+def _same_type(x: Array, other: Array) -> tuple[Array, Array]:
+    """Both in the type their product has, native byte order; no copy where that is the case."""
+    dtype = np.result_type(x, other).newbyteorder("=")
+    return x.astype(dtype, copy=False), other.astype(dtype, copy=False)
