@@ -45,6 +45,7 @@ class Case:
 
     settings    beside the sparsity, for a run of 12 steps
     counts      the final number of kept weights is the one the sparsity asks for
+    slack       by how many weights it may differ, of this network; 0 unless whole units are removed
     zeros       weight, gradient and slots of absent entries are 0 after every step
     nothing     settings under which the method must be dense training, bit for bit; None if there are none
     reason      why, if a promise is not the usual one
@@ -52,12 +53,28 @@ class Case:
 
     settings: dict[str, Any] = field(default_factory=dict)
     counts: bool = True
+    slack: Callable[[Network], int] = lambda network: 0
     zeros: bool = True
     nothing: dict[str, Any] | None = field(default_factory=lambda: {"sparsity": 0.0})
     reason: str = ""
 
 
+def largest_row(network: Network) -> int:
+    return max(layer.weight.shape[1] for layer in network.prunable().values())
+
+
+ROWS = Case(slack=largest_row, reason="whole rows leave: the count is the nearest that rows can make")
+
 CASES: dict[str, Case] = {
+    "c-obd": ROWS,
+    "c-obs": ROWS,
+    "kron-obd": ROWS,
+    "kron-obs": ROWS,
+    "eigendamage": Case(
+        counts=False,
+        zeros=False,
+        reason="rows and columns of a bottleneck leave, of which some must stay; what they span is dense",
+    ),
     "dense": Case(nothing={}),
     "imp": Case({"rounds": 2, "rewind": 0.25}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
@@ -226,7 +243,7 @@ def test_the_count_is_exact_and_what_is_absent_stays_zero(name, kind, optimizer)
     found = run(network, method, optimizer, progress=watch)
     assert steps == list(range(method.length(12) + 1))
     if case.counts:
-        assert kept(found.network) == asked_count(method, network)
+        assert abs(kept(found.network) - asked_count(method, network)) <= case.slack(network)
 
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in PAIRS if case_of(n).nothing is not None])
@@ -333,8 +350,9 @@ def test_degenerate_layers_give_finite_weights_and_exact_counts(name, kind, prob
     method = make(name)
     found = run(network, method, data=data)
     assert all(np.isfinite(value).all() for value in found.network.state().values())
-    if case_of(name).counts:
-        assert kept(found.network) == asked_count(method, network)
+    case = case_of(name)
+    if case.counts:
+        assert abs(kept(found.network) - asked_count(method, network)) <= case.slack(network)
 
 
 @pytest.mark.parametrize("name", NAMES)
