@@ -13,13 +13,12 @@ matplotlib.use("Agg")
 
 import minisparse as ms
 from minisparse.experiments.curvature_plots import (
-    deletions,
     hessian_spectrum,
     prediction,
     removed_by_criterion,
-    spearman,
     spectrum,
 )
+from minisparse.experiments.deletions import deletions, spearman
 from minisparse.experiments.second_order import prune_now
 from minisparse.nn import CrossEntropy
 from minisparse.nn.lr import Cosine

@@ -1,15 +1,18 @@
 """Prune trained networks in one shot, retrain nothing, and see what second-order information is worth.
 
 The same digits perceptrons, pruned to 50, 70 and 80 % by methods that look at random numbers, magnitudes,
-inputs, the Hessian's diagonal, each layer's Gram matrix, or the whole network's inverse Hessian. Then one
+inputs, the Hessian's diagonal, each layer's Gram matrix, or the whole network's inverse Hessian; then a wider
+network on pixels with their mean removed, which is what Wanda's norms of inputs want. Then one
 layer is looked at closely: for one and the same mask, how large is the error of its outputs if what stays
 is left alone, adjusted from left to right (SparseGPT), or adjusted as well as can be?
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 import minisparse as ms
-from minisparse.experiments.second_order import one_shot, table
+from minisparse.experiments.second_order import METHODS, one_shot, table
 from minisparse.methods.dense import Dense
 from minisparse.methods.reconstruct.layerwise import damped, output_error
 from minisparse.methods.reconstruct.obc import compensated
@@ -17,6 +20,12 @@ from minisparse.methods.reconstruct.sparsegpt import by_blocks, inverse_factor, 
 
 data = ms.data.load("digits")
 print(table(one_shot(data, sparsities=(0.5, 0.7, 0.8), seeds=range(5))))
+
+mean = data.train_x.mean(axis=0)
+centred = replace(data, train_x=data.train_x - mean, test_x=data.test_x - mean)
+quick = {name: METHODS[name] for name in ("random", "magnitude", "wanda, in layers", "obd", "sparsegpt")}
+print("\nLeNet-300-100, pixels centred")
+print(table(one_shot(centred, "lenet-300-100", (0.5, 0.7, 0.8), seeds=range(8), methods=quick)))
 
 network = ms.train(ms.models.build("lenet-300-100", data, seed=0), data, Dense(), epochs=30, seed=0).network
 layer = network.prunable()["fc2"]
