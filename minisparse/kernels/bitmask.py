@@ -15,7 +15,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import FLOAT, I64, LANES, MASK, VECTOR, Lanes, fast, padded, parts
+from minisparse.kernels.lanes import I64, LANES, MASK, VECTOR, Lanes, at_least, fast, parts
 
 ROWS = 4
 AHEAD = 512  # floats: how far ahead of their use the values are asked for
@@ -62,7 +62,7 @@ def _four_rows(typingctx, masks, m0, blocks, val, v0, x, y, y0):
 @kernel
 def _matvec_part(masks, first, val, x, y, begin, end):
     blocks = masks.shape[1]
-    words, inputs = masks.reshape(-1), padded(x, blocks * LANES)
+    words, inputs = masks.reshape(-1), at_least(x, blocks * LANES)
     for g in range(begin, end):
         _four_rows(words, g * blocks * ROWS, blocks, val, first[g], inputs, y, g * ROWS)
 

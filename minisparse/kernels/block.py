@@ -2,9 +2,8 @@
 
     y[R g + j] = sum_p val[p, j] x[idx[p]],   j < R, p in row group g                        (1)
 
-One element of x, or one vector of samples, serves R outputs: a batch runs at the speed of a dense product of the
-same number of multiply-adds. val (entries, R), idx (entries), starts (groups + 1). Scalable block formats:
-T. Gale et al., Sparse GPU Kernels for Deep Learning, SC 2020, arXiv:2006.10901.
+One element of x, or one vector of samples, serves R outputs: a batch runs at the speed of a dense product
+of the same number of multiply-adds. val (entries, R), idx (entries), starts (groups + 1).
 """
 
 import numpy as np
@@ -22,7 +21,7 @@ APART = 4  # entries of a matrix-vector product that go to accumulators of their
 
 
 def _tile(height, vectors):
-    """Intrinsic y[j ld + s] = sum_p val[p, j] x[idx[p], s] for j < R and one tile of x, all rows of a group."""
+    """Intrinsic y[j ld + s] = sum_p val[p, j] x[idx[p], s], all R rows j of a group, one tile of x."""
 
     @intrinsic
     def one_group(typingctx, x, x0, idx, val, begin, end, y, y0, ld):
@@ -192,7 +191,7 @@ def multiply(starts, idx, val, x, y):
         multiply_plain(starts, idx, val, x, y)
         return
     lanes = tile_width(val.shape[1])
-    tiles, shares = -(-samples // lanes), parts(val.size * samples)
+    tiles, shares = -(-samples // lanes), parts(val.size * samples // 4)
     source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1])
     if shares > 1:
         _multiply(starts, idx, val, source, out, lanes, tiles, -(-shares // tiles))

@@ -1,4 +1,4 @@
-"""One sample times a sparse matrix in row order (CSR), and constant fan-in rows, which are CSR without pointers.
+"""One sample times a matrix in row order (CSR), and with constant fan-in, which is CSR without pointers.
 
     y[i] = sum_p val[p] x[idx[p]],   p in row i                                             (1)
 

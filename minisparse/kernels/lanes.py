@@ -16,7 +16,7 @@ FLOAT, I1, I8, I16, I32, I64 = ir.FloatType(), *(ir.IntType(n) for n in (1, 8, 1
 VECTOR = ir.VectorType(FLOAT, LANES)
 MASK = ir.VectorType(I1, LANES)
 INDEX = ir.VectorType(I32, LANES)
-SMALL = 100_000  # multiply-adds below which waking a second thread costs more than it brings
+SMALL = 1 << 17  # entries below which waking a second thread costs more than it brings
 LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs two loads
 
 
@@ -210,12 +210,20 @@ def padded(x, size):
     return copy
 
 
+@kernel
+def at_least(x, size):
+    """x itself if it has `size` floats, else a copy with zeros up to there."""
+    if x.size == size:
+        return x
+    return padded(x, size)
+
+
 def fast(*arrays):
     """Whether the vector kernels serve these arrays: all float32, and the compiler on."""
     return COMPILED and all(a.dtype == np.float32 for a in arrays)
 
 
-def parts(work):
-    """Into how many parts a kernel of so many multiply-adds is cut: one per thread, if that pays."""
+def parts(entries):
+    """Into how many parts a kernel that reads so many entries is cut: one per thread, if that pays."""
     threads = get_num_threads() if COMPILED else 1
-    return threads if work >= SMALL else 1
+    return threads if entries >= SMALL else 1

@@ -7,10 +7,11 @@ whatever the pattern inside the groups: lane k's group is k // C, and all the lo
 the group, 2 or 4 bits. 2:4 and 1:2 are (B, C) = (4, 2), 1:4 is (4, 1); 4:8, 2:8, ... are read as 8:16, 4:16,
 ... . The indices of 16 values are one word, spread over the lanes by a shift of its own for each lane:
 
-    B =  4: lane k has bits 2k, 2k + 1 of 32          B = 16: lane k has bits 4 (k // 2) .. + 3 of half k % 2 of 64
+    B =  4   lane k has bits 2k, 2k + 1 of 32
+    B = 16   lane k has bits 4 (k // 2) .. + 3 of 32-bit half k % 2 of 64
 
-Four rows are interleaved, so that a block of x is loaded once for four of them. A. Mishra et al., Accelerating
-Sparse Deep Neural Networks, 2021, arXiv:2104.08378 describes the compressed storage.
+Four rows are interleaved, so that a block of x is loaded once for four of them. The compressed storage is
+that of A. Mishra et al., Accelerating Sparse Deep Neural Networks, 2021, arXiv:2104.08378.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, fast, padded, parts
+from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, at_least, fast, parts
 
 ROWS = 4
 PAIR = 2 * LANES  # columns of one lookup
@@ -85,7 +86,7 @@ _rows16_8, _rows16_4, _rows16_2 = _four_rows(16, 8), _four_rows(16, 4), _four_ro
 @kernel
 def _part4(words, val, keep, x, y, first, last):
     count = words.shape[1]
-    flat, inputs = words.reshape(-1), padded(x, count * LANES * 4 // keep)
+    flat, inputs = words.reshape(-1), at_least(x, count * LANES * 4 // keep)
     for g in range(first, last):
         if keep == 2:
             _rows4_2(flat, g * count * ROWS, count, val, inputs, y, g * ROWS)
@@ -96,7 +97,7 @@ def _part4(words, val, keep, x, y, first, last):
 @kernel
 def _part16(words, val, keep, x, y, first, last):
     count = words.shape[1]
-    flat, inputs = words.reshape(-1), padded(x, count * LANES * 16 // keep)
+    flat, inputs = words.reshape(-1), at_least(x, count * LANES * 16 // keep)
     for g in range(first, last):
         if keep == 8:
             _rows16_8(flat, g * count * ROWS, count, val, inputs, y, g * ROWS)
@@ -155,7 +156,7 @@ def matvec(words, val, group, keep, x, y):
 
 @kernel
 def matvec_any(places, val, group, x, y):
-    """y = W x for any N:M: places, val (out, groups, N), the place of each entry in its group of M columns."""
+    """y = W x for any N:M; places, val (out, groups, N): each entry's place in its group of M columns."""
     out, groups, keep = places.shape
     for i in range(out):
         y[i] = 0

@@ -1,4 +1,4 @@
-"""Products of a sparse matrix with a batch: activation tiles by column panels that stay in the first-level cache.
+"""Products of a sparse matrix with a batch: activation tiles by column panels, which stay in cache.
 
     multiply   Y = W X             y[i] = sum_p val[p] x[idx[p]]             p in row i       (1)
     scatter    dX = W^T dY         dx[idx[p]] += val[p] dy[i]                                 (2)
@@ -18,20 +18,28 @@ The idea is that of blocked sparse products: T. Gale et al., Sparse GPU Kernels 
 arXiv:2006.10901, brought to the caches and registers of a processor.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import prange
 
 from minisparse.kernels.jit import kernel
 from minisparse.kernels.lanes import LANES, aligned, fast, parts, scratch
+from minisparse.kernels.order import TILE, multiply_plain, sample_plain, scatter_plain
 from minisparse.kernels.tiles import (
-    axpy1, axpy2, axpy4, axpy8, copy, dots1, dots2, dots4, dots8, spread1, spread2, spread4, spread8, turn,
-)  # fmt: skip
-
-WIDEST = 8  # vectors of a tile: eight chains of multiply-adds hide their latency
-TILE = WIDEST * LANES
-LARGEST = 1 << 20  # floats of a buffer
+    axpy1,
+    axpy2,
+    axpy4,
+    axpy8,
+    copy,
+    dots1,
+    dots2,
+    dots4,
+    dots8,
+    spread1,
+    spread2,
+    spread4,
+    spread8,
+    turn,
+)
 
 
 @kernel
@@ -53,7 +61,7 @@ def _pack(x, step_j, step_s, first, count, lanes, lo, hi, buffer, at):
 
 @kernel
 def packed_tile(x, first, lanes):
-    """Samples first .. first + lanes of x = (flat, step_j, step_s, columns, samples): (buffer, where it begins)."""
+    """Samples first .. first + lanes of x = (flat, step_j, step_s, columns, samples), on a cache line."""
     flat, step_j, step_s, columns, r = x
     buffer, at = scratch((columns + LANES) * lanes)
     _pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, 0, columns, buffer, at)
@@ -177,86 +185,6 @@ def _sample(w, x, dy, bounds):
         _sample_part(w, x, dy, bounds[share], bounds[share + 1])
 
 
-@kernel
-def multiply_plain(begin, end, idx, width, local, val, x, y):
-    """(1) for any dtype, one number at a time; x (in, r), y (out, >= r)."""
-    for i in range(begin.shape[1]):
-        for s in range(x.shape[1]):
-            y[i, s] = 0
-        for c in range(begin.shape[0]):
-            base = c * width if local else 0
-            for p in range(begin[c, i], end[c, i]):
-                for s in range(x.shape[1]):
-                    y[i, s] += val[p] * x[base + idx[p], s]
-
-
-@kernel
-def scatter_plain(begin, end, idx, width, local, val, dy, dx):
-    """(2) for any dtype, one number at a time; dy (out, r), dx (in, >= r)."""
-    for j in range(dx.shape[0]):
-        for s in range(dy.shape[1]):
-            dx[j, s] = 0
-    for c in range(begin.shape[0]):
-        base = c * width if local else 0
-        for i in range(begin.shape[1]):
-            for p in range(begin[c, i], end[c, i]):
-                for s in range(dy.shape[1]):
-                    dx[base + idx[p], s] += val[p] * dy[i, s]
-
-
-@kernel
-def sample_plain(begin, end, idx, width, local, x, dy, val):
-    """(3) for any dtype, one number at a time; x (in, r), dy (out, r)."""
-    for c in range(begin.shape[0]):
-        base = c * width if local else 0
-        for i in range(begin.shape[1]):
-            for p in range(begin[c, i], end[c, i]):
-                val[p] = 0
-                for s in range(x.shape[1]):
-                    val[p] += x[base + idx[p], s] * dy[i, s]
-
-
-@kernel
-def cut(indptr, indices, width, cuts):
-    """cuts[c, i] = place of row i's first entry in panel c or later; cuts (panels + 1, out), rows ascending."""
-    for i in range(cuts.shape[1]):
-        p, end = indptr[i], indptr[i + 1]
-        for c in range(cuts.shape[0]):
-            while p < end and indices[p] < c * width:
-                p += 1
-            cuts[c, i] = p
-
-
-class Order(NamedTuple):
-    """Where the entries of a sparse matrix (out, in) lie: index (nnz), the column of each.
-
-    begin, end (panels, out) int64 delimit the entries of a row in a panel of `width` columns; `local`:
-    columns count from the panel's first. starts (out + 1) counts the entries of the rows above.
-    """
-
-    begin: np.ndarray
-    end: np.ndarray
-    index: np.ndarray
-    width: int
-    local: bool
-    starts: np.ndarray
-
-    @property
-    def tile(self):
-        """Samples of a tile: 128, fewer where panels are so wide that a buffer of them would leave the cache."""
-        tile = TILE
-        while tile > LANES and tile * self.width > LARGEST:
-            tile //= 2
-        return tile
-
-    def bounds(self, parts):
-        """Rows that cut the matrix into parts of about equally many entries."""
-        shares = np.arange(parts + 1) * (self.starts[-1] / parts)
-        bounds = np.searchsorted(self.starts, shares)
-        bounds[0], bounds[-1] = 0, len(self.starts) - 1
-        return bounds
-
-
 def strided(x):
     """(flat, step_j, step_s) of x (features, samples); no copy if either axis lies contiguously."""
     x = np.require(x, requirements=["ALIGNED", "WRITEABLE"])
@@ -328,5 +256,5 @@ def sample(order, x, dy, values):
 def _task(order, values, samples):
     """The matrix as the kernels take it, the number of tiles, and of parts."""
     tile = order.tile
-    w = (order.begin, order.end, order.index, values, order.width, order.local, tile)
-    return w, -(-samples // tile), parts(values.size * samples)
+    w = (order.begin, order.end, order.where, values, order.width, order.local, tile)
+    return w, -(-samples // tile), parts(values.size * samples // 4)

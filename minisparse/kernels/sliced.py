@@ -2,9 +2,9 @@
 
     y[i] = sum_p val[p] x[idx[p]],   p in row i                                             (1)
 
-Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at most
-one entry per lane, all from a window of 32 columns that two registers hold; where the window begins, a
-multiple of 16, is stored with the step. A lane takes its entries in column order, so one that is ahead
+Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at
+most one entry per lane, all from a window of 32 columns that two registers hold; where the window begins,
+a multiple of 16, is stored with the step. A lane takes its entries in column order, so one that is ahead
 idles and one that is behind catches up while the window slides. An entry's index byte:
 
     bits 0-4  column - begin of the window       bit 5 + q  the entry belongs to row 16 q + k of the slice
@@ -22,9 +22,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import (
-    I8, I64, INDEX, LANES, WIDE, Lanes, fast, padded, parts,
-)  # fmt: skip
+from minisparse.kernels.lanes import I8, I64, INDEX, LANES, WIDE, Lanes, fast, padded, parts
 
 WINDOW = 2 * LANES
 MOST = 3  # rows a lane can serve: bits 5, 6, 7
@@ -32,7 +30,7 @@ STEPS = 2  # taken together, each with accumulators of its own; slices are padde
 
 
 def _slice(q_rows):
-    """Intrinsic: the 16 q_rows outputs of one slice from steps begin <= t < end; STEPS divides their number."""
+    """Intrinsic: the 16 q_rows outputs of a slice from steps begin <= t < end, a multiple of STEPS."""
 
     @intrinsic
     def one_slice(typingctx, window, idx, val, begin, end, x, y, y0):

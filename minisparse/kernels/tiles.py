@@ -58,7 +58,7 @@ def turn(typingctx, x, x0, step, samples, features, y, y0, lanes):
 
 
 def axpy(vectors, unroll):
-    """Intrinsic y[0:T] (+)= sum_p val[p] x[idx[p], 0:T]; `unroll` entries at a time go to chains of their own."""
+    """Intrinsic y[0:T] (+)= sum_p val[p] x[idx[p], 0:T]; `unroll` entries go to chains of their own."""
 
     @intrinsic
     def one_row(typingctx, x, x0, idx, val, begin, end, y, y0, add):
@@ -174,7 +174,6 @@ def dots(vectors):
         return signature, codegen
 
     return one_row
-
 
 
 axpy8, axpy4, axpy2, axpy1 = axpy(8, 1), axpy(4, 2), axpy(2, 4), axpy(1, 4)

@@ -10,12 +10,12 @@ from minisparse.errors import SparseFormatError
 from minisparse.kernels import block
 from minisparse.kernels.block import HEIGHTS
 from minisparse.nn.param import Array
-from minisparse.weights.pattern import CSRPattern, index_type
+from minisparse.weights.pattern import CSRPattern
 from minisparse.weights.stored import StoredWeight
 
 
 class BlockWeight(StoredWeight):
-    """Blocks (BSR): 16, 8, 4 or 2 consecutive rows share their columns, so one column number serves them all."""
+    """Blocks (BSR): 16, 8, 4 or 2 consecutive rows share their columns, and one column number serves all."""
 
     few: ClassVar[int] = 4
 
@@ -58,7 +58,7 @@ class BlockWeight(StoredWeight):
 
 
 def _height(mask: Array) -> int:
-    """The largest number of consecutive rows that share their columns in all of the matrix; 0 if there is none."""
+    """Largest number of consecutive rows that share their columns throughout; 0 if there is none."""
     for height in HEIGHTS:
         leaders = np.arange(len(mask)) // height * height
         if np.array_equal(mask, mask[leaders]):

@@ -126,7 +126,12 @@ def _facts(layer: LinearLayer, x: Array, choices: dict[str, Choice]) -> dict[str
     """All that decides how long a layer takes, but the exact places of its entries."""
     weight = layer.weight
     return {
-        "layer": type(layer).__name__, "geometry": weight.geometry, "window": str(getattr(layer, "window", "")),
-        "input": x.shape, "strides": x.strides, "dtype": str(np.result_type(weight.dense(), x)),
-        "sparsity": round(1 - weight.kept / weight.size, 2), "choices": list(choices),
-    }  # fmt: skip
+        "layer": type(layer).__name__,
+        "geometry": weight.geometry,
+        "window": str(getattr(layer, "window", "")),
+        "input": x.shape,
+        "strides": x.strides,
+        "dtype": str(np.result_type(weight.dense(), x)),
+        "sparsity": round(1 - weight.kept / weight.size, 2),
+        "choices": list(choices),
+    }

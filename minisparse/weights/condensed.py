@@ -35,7 +35,7 @@ class CondensedWeight(StoredWeight):
             raise SparseFormatError(f"condensed weight: got {reason}. Use CSRWeight instead.")
         active = np.flatnonzero(counts)
         self._pattern = pattern
-        self._active = active.astype(index_type(self.shape[0]))
+        self._active: Array = active.astype(index_type(self.shape[0]))
         self._columns = pattern.indices.reshape(active.size, -1 if active.size else 0)
         return np.arange(pattern.nnz).reshape(self._columns.shape)
 

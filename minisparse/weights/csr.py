@@ -8,7 +8,7 @@ import numpy as np
 
 from minisparse.errors import UsageError
 from minisparse.kernels import csr, panels
-from minisparse.kernels.panels import Order
+from minisparse.kernels.order import Order
 from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern, index_type, panel_width
 from minisparse.weights.stored import Geometry, StoredWeight
@@ -63,7 +63,8 @@ class PanelWeight(StoredWeight):
         width = -(-panel_width(pattern.nnz, pattern.shape) // self.narrower)
         panel = pattern.indices // width
         order = np.argsort(panel, kind="stable")
-        counts = np.bincount(panel.astype(np.int64) * out + pattern.rows, minlength=-(-columns // width) * out)
+        place = panel.astype(np.int64) * out + pattern.rows
+        counts = np.bincount(place, minlength=-(-columns // width) * out)
         self._ends = np.concatenate([[0], np.cumsum(counts)])
         index = (pattern.indices - panel * width)[order].astype(index_type(width))
         grid = (-1, out)
@@ -76,10 +77,10 @@ class PanelWeight(StoredWeight):
         panels_, out = self._order.begin.shape
         place = np.repeat(np.arange(panels_ * out), np.diff(self._ends))
         panel, row = np.divmod(place, out)
-        return row * self.shape[1] + panel * self._order.width + self._order.index
+        return row * self.shape[1] + panel * self._order.width + self._order.where
 
     def _structure(self) -> tuple[Array, ...]:
-        return self._ends, self._order.index, self._order.starts
+        return self._ends, self._order.where, self._order.starts
 
     def _batch(self, x: Array, values: Array) -> Array:
         y = panels.room(self.shape[0], x.shape[1], x.dtype)

@@ -1,4 +1,4 @@
-"""Sparse arrays in and out: CSR arrays and SciPy's csr_array and bsr_array, checked before anything reads them.
+"""Sparse arrays in and out: CSR arrays, SciPy's csr_array and bsr_array, checked before anything reads them.
 
 Accepted as SciPy does: rows in any order (they are sorted), repeated entries (they are added), stored zeros
 (they are present), 32- and 64-bit indices of either byte order. Not accepted: anything that is not a
@@ -54,8 +54,8 @@ def from_scipy(
     data = np.asarray(array.data)
     if data.shape != (columns.size, high, wide) or (grid[0] * high, grid[1] * wide) != array.shape:
         raise SparseFormatError(
-            f"sparse blocks: got {data.shape} in a matrix {array.shape}, expected {(columns.size, high, wide)} "
-            "and a shape they divide."
+            f"sparse blocks: got {data.shape} in a matrix {array.shape}, expected "
+            f"{(columns.size, high, wide)} and a shape they divide."
         )
     return from_csr(*_unblocked(starts, columns, data), array.shape, name, geometry, **settings)
 
@@ -80,7 +80,8 @@ def to_bsr(weight: Weight, blocksize: tuple[int, int]) -> scipy.sparse.bsr_array
     if partial.size:
         at = tuple(int(k) for k in np.divmod(partial[0], columns // wide))
         raise SparseFormatError(
-            f"block {at} of {blocksize}: got {counts[counts != high * wide][0]} entries, expected all or none."
+            f"block {at} of {blocksize}: got {counts[counts != high * wide][0]} entries, "
+            "expected all or none."
         )
     rows, block_columns = np.divmod(present, columns // wide)
     data = np.empty((present.size, high, wide), dtype=values.dtype)
@@ -90,7 +91,9 @@ def to_bsr(weight: Weight, blocksize: tuple[int, int]) -> scipy.sparse.bsr_array
     return scipy.sparse.bsr_array((data, block_columns, indptr), shape=weight.shape)
 
 
-def canonical(starts: Array, columns: Array, values: Array, shape: tuple[int, int]) -> tuple[CSRPattern, Array]:
+def canonical(
+    starts: Array, columns: Array, values: Array, shape: tuple[int, int]
+) -> tuple[CSRPattern, Array]:
     """Rows ascending, repeated entries added in the order they are stored; the arrays must be valid."""
     rows = np.repeat(np.arange(shape[0]), np.diff(starts))
     flat = rows * shape[1] + columns
@@ -120,5 +123,3 @@ def _numbers(values: ArrayLike) -> Array:
     if native not in NUMBERS:
         raise SparseFormatError(f"sparse values: got {a.dtype}, expected float16, 32, 64 or complex64, 128.")
     return a.astype(NUMBERS[native], copy=False)
-
-

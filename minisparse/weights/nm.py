@@ -17,13 +17,13 @@ MOST = 256  # the largest M: a place in a group is a byte
 
 
 class NMWeight(StoredWeight):
-    """N:M: exactly N of every M columns in every row (2:4, 4:8, 1:4, any N and M), 2 to 8 bits of index each."""
+    """N:M (2:4, 4:8, 1:4, ...): exactly N of every M columns in every row, 2 to 8 bits of index for each."""
 
     few: ClassVar[int] = 4
 
     @classmethod
     def objection(cls, mask: Array) -> str:
-        return "" if find(mask) else f"no M <= {MOST} with equally many entries in all groups of M columns, expected one"
+        return "" if find(mask) else f"no M <= {MOST} whose groups of columns all have equally many entries"
 
     def _arrange(self, pattern: CSRPattern) -> Array:
         mask = pattern.mask

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisparse.errors import SparseFormatError
-from minisparse.kernels.panels import Order, cut
+from minisparse.kernels.order import Order, cut
 from minisparse.nn.param import Array
 
 # (columns up to which a type can count, type): the smallest that can is used
@@ -30,7 +30,7 @@ class CSRPattern:
         """Arrays that are known to be valid; `CSRPattern.checked` is for all others."""
         self.shape = shape
         self.indptr = indptr
-        self.indices = indices.astype(index_type(shape[1]), copy=False)
+        self.indices: Array = indices.astype(index_type(shape[1]), copy=False)
         self._orders: dict[int, Order] = {}
 
     @classmethod
@@ -82,7 +82,7 @@ class CSRPattern:
         return spread(self.flat, np.ones(self.nnz, dtype=bool), self.shape)
 
     def order(self, width: int | None = None) -> Order:
-        """How the kernels of `panels.py` find the entries: panels of `width` columns, by default `panel_width`."""
+        """The entries as `kernels/panels.py` takes them, in panels of `width`, by default `panel_width`."""
         width = width or panel_width(self.nnz, self.shape)
         if width not in self._orders:
             panels = -(-self.shape[1] // width)

@@ -17,7 +17,8 @@ class ReducedWeight(StoredWeight):
         out, columns = pattern.shape
         live = np.flatnonzero(np.diff(pattern.indptr))
         used = np.unique(pattern.indices)
-        self._keep_rows, self._keep_columns = live.astype(index_type(out)), used.astype(index_type(columns))
+        self._keep_rows: Array = live.astype(index_type(out))
+        self._keep_columns: Array = used.astype(index_type(columns))
         order = np.full((live.size, used.size), -1, dtype=np.int64)
         row = np.repeat(np.arange(live.size), np.diff(pattern.indptr)[live])
         order[row, np.searchsorted(used, pattern.indices)] = np.arange(pattern.nnz)

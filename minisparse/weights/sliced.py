@@ -15,7 +15,7 @@ from minisparse.weights.stored import Geometry, StoredWeight
 
 
 class SlicedWeight(StoredWeight):
-    """Slices of 16 rows with sliding windows: a value and a byte per slot, some slots empty; for single samples."""
+    """Slices of 16 rows with sliding windows: a value and a byte per slot, some empty; for single samples."""
 
     few: ClassVar[int] = 4
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({"rows_per_lane": 1}, {"rows_per_lane": 3})
@@ -34,10 +34,10 @@ class SlicedWeight(StoredWeight):
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(-(-self.shape[1] // LANES))
         none = np.empty(0, dtype=np.int64)
-        structure = (np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
+        structure: tuple[Array, ...] = (np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
         sliced.arrange(pattern.indptr, pattern.indices, q, self._starts, *structure)
         steps = int(self._starts[-1])
-        self._window = np.zeros(steps, dtype=kind)
+        self._window: Array = np.zeros(steps, dtype=kind)
         self._index = np.zeros(steps * LANES, dtype=np.uint8)
         source = np.full(steps * LANES, -1, dtype=np.int64)
         structure = (self._window, self._index, source)

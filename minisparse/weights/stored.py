@@ -71,14 +71,14 @@ class StoredWeight(Weight):
 
     @abstractmethod
     def _slots(self) -> Array:
-        """Flat position in the matrix of each slot, -1 for padding, read off the structure; shape of the Param."""
+        """Flat position of each slot in the matrix, -1 for padding, read off the structure."""
 
     @abstractmethod
     def _structure(self) -> tuple[Array, ...]:
         """The arrays that are stored beside the values."""
 
     def _one(self, x: Array, values: Array) -> Array:
-        """W x for one contiguous sample (in) of the values' type: the first `out` numbers of what is returned."""
+        """W x for one contiguous sample x (in): the first `out` numbers of what is returned."""
         raise NotImplementedError(type(self).__name__)
 
     def _batch(self, x: Array, values: Array) -> Array:
@@ -128,12 +128,15 @@ class StoredWeight(Weight):
         return spread(self.rows()[0].flat, _taken(self.param.v(), self.rows()[1]), self.shape)
 
     def apply(self, x: Array, mode: Mode) -> Array:
-        """Y = X W^T. A batch comes back feature by feature in memory (strides of a transpose), and is taken so."""
+        """Y = X W^T. A batch comes back feature by feature in memory (the strides of a transpose)."""
         x, values = _same_type(x, self.param.value)
         if len(x) > self.few:
             return self._batch(x.T, values)[:, : len(x)].T
+        samples = np.ascontiguousarray(x)
+        if len(x) == 1:
+            return self._one(samples[0], values)[None, : self.shape[0]]
         y = np.empty((len(x), self.shape[0]), dtype=x.dtype)
-        for sample, row in zip(np.ascontiguousarray(x), y, strict=True):
+        for sample, row in zip(samples, y, strict=True):
             row[...] = self._one(sample, values)[: self.shape[0]]
         return y
 
@@ -199,7 +202,7 @@ class StoredWeight(Weight):
         return {"weight": moved.reshape(-1)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The structure is never changed in place and is shared; the values are copied, on a cache line again."""
+        """The structure, never changed in place, is shared; values are copied, on a cache line again."""
         other = copy.copy(self)
         memo[id(self)] = other
         other.param = copy.deepcopy(self.param, memo)
@@ -232,5 +235,7 @@ def on_line(a: Array) -> Array:
 
 def _same_type(x: Array, other: Array) -> tuple[Array, Array]:
     """Both in the type their product has, native byte order; no copy where that is the case."""
+    if x.dtype == other.dtype and x.dtype.isnative:
+        return x, other
     dtype = np.result_type(x, other).newbyteorder("=")
     return x.astype(dtype, copy=False), other.astype(dtype, copy=False)

@@ -34,11 +34,14 @@ def path() -> Path:
 
 def machine() -> dict[str, Any]:
     """What a measured time depends on besides the work: processor, threads, libraries."""
-    blas = sorted({f"{lib['internal_api']} {lib['version']} x{lib['num_threads']}" for lib in threadpool_info()})
+    libraries = ("{internal_api} {version} x{num_threads}".format(**info) for info in threadpool_info())
     return {
-        "processor": f"{platform.machine()} {binding.get_host_cpu_name()}", "threads": numba.get_num_threads(),
-        "numba": numba.__version__, "numpy": np.__version__, "libraries": blas,
-    }  # fmt: skip
+        "processor": f"{platform.machine()} {binding.get_host_cpu_name()}",
+        "threads": numba.get_num_threads(),
+        "numba": numba.__version__,
+        "numpy": np.__version__,
+        "libraries": sorted(set(libraries)),
+    }
 
 
 def key(facts: dict[str, Any]) -> str:

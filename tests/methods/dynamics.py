@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minisparse import data as datasets
 from minisparse.methods.base import Method
+from minisparse.nn import models
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD, Optimizer
 from minisparse.training.run import train
@@ -80,3 +82,11 @@ def assert_growth_is_silent(state: TrainState, before: Snapshot) -> None:
     for name, layer in without.prunable().items():
         layer.weight.rewire(layer.weight.mask & before.masks[name])
     assert value == descend(state_of(without, state.train_x, state.train_t))
+
+
+def accuracy(method: Method, epochs: int = 10) -> float:
+    """Mean test accuracy on the digits, two seeds."""
+    data = datasets.load("digits")
+    nets = [models.build("mlp:64-100-100-10", data, seed=seed) for seed in range(2)]
+    runs = [train(net, data, method, epochs=epochs, seed=seed) for seed, net in enumerate(nets)]
+    return float(np.mean([run.accuracy for run in runs]))

@@ -64,6 +64,7 @@ def test_after_leaving_what_remains_is_the_inverse_of_the_smaller_matrix(n, k, a
         rest = np.linalg.inv(h[np.ix_(left, left)])
         np.testing.assert_allclose(form.diagonal[left], np.diag(rest), rtol=1e-8)
         np.testing.assert_allclose(form.submatrix(np.array(left)), rest, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(form.times(values)[left], rest @ values[left], rtol=1e-7, atol=1e-8)
         assert not form.diagonal[gone].any()
 
 

@@ -11,7 +11,7 @@ from minisparse.methods.dynamic.deep_r import SIGNS, DeepR, active, noise, signs
 from minisparse.nn.optim import SGD
 from minisparse.training.loop import fit
 from tests.methods.dynamics import Snapshot, counts_of, trained_state, watched
-from tests.methods.problems import chain, identity_problem, mlp, state_of
+from tests.methods.problems import chain, descend, identity_problem, mlp, state_of
 
 ARRAYS = hnp.arrays(float, (3, 4), elements=st.integers(-2, 2))
 
@@ -31,7 +31,7 @@ def test_signs_are_those_of_the_weights_and_fair_where_these_are_zero():
 
 
 def test_the_walk_has_variance_two_eta_t():
-    walk = noise((400, 500), 0.1, 3.0, np.random.default_rng(0))
+    walk = noise(200_000, 0.1, 3.0, np.random.default_rng(0))
     assert abs(walk.var() / 0.6 - 1) < 5 * np.sqrt(2 / walk.size)
     assert abs(walk.mean()) < 5 * np.sqrt(0.6 / walk.size)
 
@@ -90,6 +90,20 @@ def test_without_drift_and_noise_it_is_projected_descent():
             crossed += 1
             assert path[np.argmin(alive)] == 0
     assert 0 < crossed < seen[0][0].sum()
+
+
+def test_only_the_living_are_shaken():
+    network = chain(np.random.default_rng(0).standard_normal((20, 30)))
+    method = DeepR(0.5, l1=0.0, temperature=0.5)
+    state = plain(network, np.zeros((2, 30)), np.zeros((2, 20)), method, lr=0.01)
+    method.setup(state)
+    weight = network.prunable()["fc1"].weight
+    before, mask = weight.dense().copy(), weight.mask
+    descend(state)
+    method.update(state)
+    walk = (weight.dense() - before)[mask]
+    assert not weight.dense()[~mask].any()
+    assert abs(walk.var() / 0.01 - 1) < 5 * np.sqrt(2 / walk.size)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])

@@ -7,9 +7,11 @@ from minisparse.errors import NonFiniteError, UsageError
 from minisparse.methods.dynamic.granet import GraNet
 from minisparse.methods.dynamic.rigl import exchange
 from minisparse.methods.dynamic.rules import cosine
+from minisparse.methods.random import Random
 from minisparse.sparsity import kept_count
 from tests.methods.dynamics import (
     Snapshot,
+    accuracy,
     assert_growth_is_silent,
     counts_of,
     network_of,
@@ -146,3 +148,7 @@ def test_a_gradient_that_is_not_finite_is_refused():
 def test_settings_are_checked(settings):
     with pytest.raises(UsageError):
         GraNet(**settings)
+
+
+def test_it_beats_a_static_mask_of_its_final_sparsity():
+    assert accuracy(GraNet(0.95, every=8)) > accuracy(Random(0.95)) + 0.1

@@ -14,6 +14,7 @@ from minisparse.methods.dynamic.rules import cosine, drop_smallest, grow_random
 from minisparse.methods.random import Random
 from tests.methods.dynamics import (
     Snapshot,
+    accuracy,
     assert_growth_is_silent,
     counts_of,
     network_of,
@@ -127,3 +128,7 @@ def test_a_gradient_that_is_not_finite_is_refused():
 def test_settings_are_checked(settings):
     with pytest.raises(UsageError):
         ITOP(**settings)
+
+
+def test_it_beats_the_static_mask_it_starts_from():
+    assert accuracy(ITOP(0.95, every=8)) > accuracy(Random(0.95)) + 0.1

@@ -9,7 +9,15 @@ from hypothesis.extra import numpy as hnp
 from minisparse.errors import NonFiniteError, UsageError
 from minisparse.methods.dynamic.rigl import exchange as rigl_exchange
 from minisparse.methods.dynamic.snfs import MOMENTUM, SNFS, dropped, exchange, mean_momentum
-from tests.methods.dynamics import Snapshot, assert_growth_is_silent, counts_of, trained_state, watched
+from minisparse.methods.random import Random
+from tests.methods.dynamics import (
+    Snapshot,
+    accuracy,
+    assert_growth_is_silent,
+    counts_of,
+    trained_state,
+    watched,
+)
 from tests.methods.problems import descend, mlp
 
 SHAPE = (4, 5)
@@ -161,3 +169,7 @@ def test_momentum_that_is_not_finite_is_refused():
 def test_settings_are_checked(settings):
     with pytest.raises(UsageError):
         SNFS(**settings)
+
+
+def test_it_beats_the_static_mask_it_starts_from():
+    assert accuracy(SNFS(0.95)) > accuracy(Random(0.95)) + 0.1

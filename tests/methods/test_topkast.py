@@ -8,11 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import NonFiniteError, UsageError
 from minisparse.methods.dynamic.topkast import TopKAST, penalty_gradient, trained, two_masked
+from minisparse.methods.random import Random
 from minisparse.nn.optim import SGD, Adam, AdamW
 from minisparse.nn.weight import MaskedWeight
 from minisparse.sparsity import kept_count
 from minisparse.training.run import train
-from tests.methods.dynamics import counts_of, network_of, watched
+from tests.methods.dynamics import accuracy, counts_of, network_of, watched
 from tests.methods.problems import clusters, descend, mlp, state_of
 
 SHAPE = (4, 5)
@@ -190,3 +191,7 @@ def test_a_weight_that_is_not_finite_is_refused():
 def test_settings_are_checked(settings):
     with pytest.raises(UsageError):
         TopKAST(**settings)
+
+
+def test_it_beats_a_static_mask_of_its_sparsity():
+    assert accuracy(TopKAST(0.95)) > accuracy(Random(0.95)) + 0.1

@@ -45,9 +45,9 @@ def signs(weight: Array, rng: Generator) -> Array:
     return np.where(weight == 0, drawn, np.sign(weight)).astype(weight.dtype)
 
 
-def noise(shape: tuple[int, int], eta: float, temperature: float, rng: Generator) -> Array:
-    """Last term of equation (2) for every entry (out, in)."""
-    return np.sqrt(2 * eta * temperature) * rng.standard_normal(shape)
+def noise(count: int, eta: float, temperature: float, rng: Generator) -> Array:
+    """Last term of equation (2) for `count` active connections."""
+    return np.sqrt(2 * eta * temperature) * rng.standard_normal(count)
 
 
 def active(weight: Array, sign: Array, mask: Array) -> Array:
@@ -96,9 +96,9 @@ class DeepR(DynamicSparse):
         if self.temperature == 0:
             return
         for name, layer in sparse_layers(state).items():
-            weight = layer.weight.dense()
-            walk = noise(weight.shape, state.lr, self.temperature, state.rng(f"temperature {name}"))
-            layer.weight.assign((weight + walk).astype(weight.dtype))
+            weight, rng = layer.weight.dense().copy(), state.rng(f"temperature {name}")
+            weight[layer.weight.mask] += noise(layer.weight.kept, state.lr, self.temperature, rng)
+            layer.weight.assign(weight)
 
     def due(self, state: TrainState) -> bool:
         return True

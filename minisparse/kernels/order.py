@@ -1,0 +1,96 @@
+"""Where the entries of a sparse matrix lie, as the products of `panels.py` take it, and their plain loops.
+
+multiply   y[i] = sum_p val[p] x[idx[p]]             p in row i                         (1)
+scatter    dx[idx[p]] += val[p] dy[i]                                                   (2)
+sample     dval[p] = <dy[i], x[idx[p]]>                                                 (3)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minisparse.kernels.jit import kernel
+from minisparse.kernels.lanes import LANES
+
+TILE = 8 * LANES  # samples: eight chains of multiply-adds hide their latency
+LARGEST = 1 << 20  # floats of a buffer
+
+
+@kernel
+def cut(indptr, indices, width, cuts):
+    """cuts[c, i] = place of row i's first entry in panel c or later; cuts (panels + 1, out)."""
+    for i in range(cuts.shape[1]):
+        p, end = indptr[i], indptr[i + 1]
+        for c in range(cuts.shape[0]):
+            while p < end and indices[p] < c * width:
+                p += 1
+            cuts[c, i] = p
+
+
+class Order(NamedTuple):
+    """Where the entries of a sparse matrix (out, in) lie: where (nnz), the column of each.
+
+    begin, end (panels, out) int64 delimit the entries of a row in a panel of `width` columns; `local`:
+    columns count from the panel's first. starts (out + 1) counts the entries of the rows above.
+    """
+
+    begin: np.ndarray
+    end: np.ndarray
+    where: np.ndarray
+    width: int
+    local: bool
+    starts: np.ndarray
+
+    @property
+    def tile(self):
+        """Samples of a tile: 128, or fewer where a panel is too wide for so many to stay in cache."""
+        tile = TILE
+        while tile > LANES and tile * self.width > LARGEST:
+            tile //= 2
+        return tile
+
+    def bounds(self, parts):
+        """Rows that cut the matrix into parts of about equally many entries."""
+        shares = np.arange(parts + 1) * (self.starts[-1] / parts)
+        bounds = np.searchsorted(self.starts, shares)
+        bounds[0], bounds[-1] = 0, len(self.starts) - 1
+        return bounds
+
+
+@kernel
+def multiply_plain(begin, end, idx, width, local, val, x, y):
+    """(1) for any dtype, one number at a time; x (in, r), y (out, >= r)."""
+    for i in range(begin.shape[1]):
+        for s in range(x.shape[1]):
+            y[i, s] = 0
+        for c in range(begin.shape[0]):
+            base = c * width if local else 0
+            for p in range(begin[c, i], end[c, i]):
+                for s in range(x.shape[1]):
+                    y[i, s] += val[p] * x[base + idx[p], s]
+
+
+@kernel
+def scatter_plain(begin, end, idx, width, local, val, dy, dx):
+    """(2) for any dtype, one number at a time; dy (out, r), dx (in, >= r)."""
+    for j in range(dx.shape[0]):
+        for s in range(dy.shape[1]):
+            dx[j, s] = 0
+    for c in range(begin.shape[0]):
+        base = c * width if local else 0
+        for i in range(begin.shape[1]):
+            for p in range(begin[c, i], end[c, i]):
+                for s in range(dy.shape[1]):
+                    dx[base + idx[p], s] += val[p] * dy[i, s]
+
+
+@kernel
+def sample_plain(begin, end, idx, width, local, x, dy, val):
+    """(3) for any dtype, one number at a time; x (in, r), dy (out, r)."""
+    for c in range(begin.shape[0]):
+        base = c * width if local else 0
+        for i in range(begin.shape[1]):
+            for p in range(begin[c, i], end[c, i]):
+                val[p] = 0
+                for s in range(x.shape[1]):
+                    val[p] += x[base + idx[p], s] * dy[i, s]
