@@ -15,6 +15,7 @@ _NAMES = {
     "train": ("minisparse.training.run", "train"),
     "Method": ("minisparse.methods.base", "Method"),
     "Run": ("minisparse.training.run", "Run"),
+    "compress": ("minisparse.weights.compress", "compress"),
     "catalogue": ("minisparse.methods.registry", "catalogue"),
 }
 

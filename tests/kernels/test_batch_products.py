@@ -1,0 +1,183 @@
+"""The batched products (multiply, scatter, sample) on raw arrays: SciPy, float64 oracle, plain loops, threads."""
+
+import numba
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from minisparse.kernels import lanes, panels
+from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.order import Order, cut, multiply_plain, sample_plain, scatter_plain
+from tests.structures import BATCHES, VALUES, csr_arrays, masks
+
+EPS = np.finfo(np.float32).eps
+PANELS = (1, 3, 16, 64, 1 << 17)
+
+
+def row_order(mask, width):
+    indptr, indices = csr_arrays(mask)
+    width = min(width, max(1, mask.shape[1]))
+    cuts = np.empty((-(-mask.shape[1] // width) + 1, len(mask)), dtype=np.int64)
+    cut(indptr, indices, width, cuts)
+    kind = np.uint16 if mask.shape[1] <= 1 << 16 else np.int32
+    return Order(cuts[:-1], cuts[1:], indices.astype(kind), width, False, indptr)
+
+
+def product(call, order, values, x, rows):
+    y = panels.room(rows, x.shape[1], x.dtype)
+    y[...] = np.nan  # whatever lay there must not matter
+    call(order, values, x, y)
+    return y[:, : x.shape[1]]
+
+
+def cases():
+    for name, mask in masks():
+        rng = np.random.default_rng(len(name))
+        for width in PANELS:
+            if mask.shape[1] / width <= 200:
+                batch = BATCHES[int(rng.integers(len(BATCHES)))] if mask.size < 1 << 15 else 3
+                yield name, mask, width, batch, rng
+
+
+def test_the_three_products_equal_scipy_and_keep_the_error_bound():
+    for name, mask, width, batch, rng in cases():
+        out, columns = mask.shape
+        order = row_order(mask, width)
+        make = VALUES[list(VALUES)[int(rng.integers(len(VALUES)))]]
+        values = make(rng, order.where.size).astype(np.float32)
+        x, dy = (rng.standard_normal((n, batch)).astype(np.float32) for n in (columns, out))
+        if rng.random() < 0.5:
+            x, dy = np.asfortranarray(x), np.asfortranarray(dy)
+        w = sp.csr_array((values.astype(float), order.where.astype(int), order.starts), shape=mask.shape)
+        size = abs(w)
+
+        y = product(panels.multiply, order, values, x, out)
+        terms = np.diff(order.starts)[:, None] + 2
+        # a product of two tiny numbers is rounded to a multiple of the smallest denormal
+        tiny = terms * np.finfo(np.float32).smallest_subnormal
+        error = abs(y - w @ x.astype(float))
+        assert (error <= terms * EPS * (size @ abs(x).astype(float)) + tiny).all(), (name, width, batch)
+
+        dx = product(panels.scatter, order, values, dy, columns)
+        terms = np.bincount(order.where, minlength=columns)[:, None] + 2
+        tiny = terms * np.finfo(np.float32).smallest_subnormal
+        error = abs(dx - w.T @ dy.astype(float))
+        assert (error <= terms * EPS * (size.T @ abs(dy).astype(float)) + tiny).all(), (name, width, batch)
+
+        dw = np.full(values.size, np.nan, dtype=np.float32)
+        panels.sample(order, x, dy, dw)
+        rows = np.repeat(np.arange(out), np.diff(order.starts))
+        a, b = dy.astype(float)[rows], x.astype(float)[order.where]
+        error = abs(dw - (a * b).sum(axis=1))
+        assert (error <= (batch + 2) * EPS * (abs(a) * abs(b)).sum(axis=1)).all(), (name, width, batch)
+
+
+def test_plain_loops_are_exact_on_integers_and_so_are_the_vectors():
+    for name, mask, width, batch, rng in cases():
+        if mask.size > 5000:
+            continue
+        order = row_order(mask, width)
+        w = np.zeros(mask.shape)
+        w[mask] = rng.integers(-3, 4, order.where.size)
+        x, dy = (rng.integers(-3, 4, (n, batch)).astype(np.float64) for n in mask.shape[::-1])
+        exact = w @ x, w.T @ dy, (dy @ x.T)[mask]
+        for dtype in (np.float32, np.float64, np.complex128):
+            values, xs, dys = w[mask].astype(dtype), x.astype(dtype), dy.astype(dtype)
+            got = np.empty(values.size, dtype=dtype)
+            panels.sample(order, xs, dys, got)
+            found = (
+                product(panels.multiply, order, values, xs, len(mask)),
+                product(panels.scatter, order, values, dys, mask.shape[1]),
+                got,
+            )
+            for a, b in zip(exact, found, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{name} {width} {batch} {dtype}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_multiplied_where_there_is_nothing(dtype):
+    for out, columns, batch in ((0, 0, 3), (0, 5, 3), (5, 0, 3), (4, 6, 0), (0, 0, 0)):
+        order = row_order(np.zeros((out, columns), dtype=bool), 4)
+        x, dy = np.ones((columns, batch), dtype), np.ones((out, batch), dtype)
+        values = np.empty(0, dtype)
+        assert not product(panels.multiply, order, values, x, out).any()
+        assert not product(panels.scatter, order, values, dy, columns).any()
+        panels.sample(order, x, dy, values)
+
+
+def test_vectors_and_plain_loops_agree_on_local_columns():
+    rng = np.random.default_rng(3)
+    mask = rng.random((21, 50)) < 0.4
+    width = 16
+    whole = row_order(mask, width)
+    panel = whole.where.astype(int) // width
+    place = np.argsort(panel, kind="stable")
+    rows = np.repeat(np.arange(21), np.diff(whole.starts))
+    ends = np.concatenate([[0], np.cumsum(np.bincount(panel * 21 + rows, minlength=4 * 21))])
+    where = (whole.where[place] % width).astype(np.uint16)
+    order = Order(ends[:-1].reshape(4, 21), ends[1:].reshape(4, 21), where, width, True, whole.starts)
+    values = rng.integers(-3, 4, place.size).astype(np.float32)
+    x, dy = (rng.integers(-3, 4, (n, 20)).astype(np.float32) for n in (50, 21))
+    for call, plain, source, size in (
+        (panels.multiply, multiply_plain, x, 21),
+        (panels.scatter, scatter_plain, dy, 50),
+    ):
+        expected = np.empty((size, 20))
+        plain(*order[:5], values[np.argsort(place)][place], source, expected)
+        np.testing.assert_array_equal(product(call, order, values, source, size), expected)
+    got, expected = np.empty_like(values), np.empty(values.size)
+    panels.sample(order, x, dy, got)
+    sample_plain(*order[:5], x, dy, expected)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, (dy @ x.T)[mask][place])
+
+
+def test_wide_panels_take_narrow_tiles():
+    rng = np.random.default_rng(4)
+    mask = np.zeros((3, 70_001), dtype=bool)
+    mask[rng.integers(0, 3, 200), rng.integers(0, 70_001, 200)] = True
+    order = row_order(mask, 70_001)
+    assert order.tile < panels.TILE
+    x = rng.integers(-3, 4, (70_001, 37)).astype(np.float32)
+    w = sp.csr_array((np.ones(order.where.size), order.where.astype(int), order.starts), shape=mask.shape)
+    values = np.ones(order.where.size, dtype=np.float32)
+    np.testing.assert_array_equal(product(panels.multiply, order, values, x, 3), w @ x)
+    dy = rng.integers(-3, 4, (3, 37)).astype(np.float32)
+    np.testing.assert_array_equal(product(panels.scatter, order, values, dy, 70_001), w.T @ dy)
+
+
+@pytest.mark.skipif(not COMPILED, reason="one thread only without the compiler")
+def test_thread_count_does_not_change_a_bit(monkeypatch):
+    monkeypatch.setattr(lanes, "SMALL", 0)
+    rng = np.random.default_rng(5)
+    before = numba.get_num_threads()
+    for out, columns, batch, density in ((70, 90, 20, 0.3), (33, 300, 300, 0.1), (5, 900, 129, 0.05)):
+        mask = rng.random((out, columns)) < density
+        mask[0] = True  # one row with most of the work
+        for width in (40, 1000):
+            order = row_order(mask, width)
+            values = rng.standard_normal(order.where.size).astype(np.float32)
+            x, dy = (rng.standard_normal((n, batch)).astype(np.float32) for n in (columns, out))
+            results = []
+            for threads in (1, before, 1):
+                numba.set_num_threads(threads)
+                dw = np.empty_like(values)
+                panels.sample(order, x, dy, dw)
+                y = product(panels.multiply, order, values, x, out).copy()
+                results.append((y, product(panels.scatter, order, values, dy, columns).copy(), dw))
+            numba.set_num_threads(before)
+            for one, other in zip(results, results[1:], strict=False):
+                for a, b in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+def test_parts_have_about_equally_many_entries():
+    starts = np.array([0, 1000, 1000, 1001, 1002, 2000])
+    order = Order(*(np.empty((1, 5)),) * 2, np.empty(2000), 1, False, starts)
+    assert order.bounds(2).tolist() == [0, 1, 5]
+    assert order.bounds(1).tolist() == [0, 5]
+    for parts in (3, 5, 9):
+        bounds = order.bounds(parts)
+        assert (
+            len(bounds) == parts + 1 and bounds[0] == 0 and bounds[-1] == 5 and (np.diff(bounds) >= 0).all()
+        )
