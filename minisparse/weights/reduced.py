@@ -1,4 +1,8 @@
-"""ReducedWeight: a smaller dense matrix, empty rows and columns removed."""
+"""ReducedWeight: a smaller dense matrix, empty rows and columns removed.
+
+Absent entries between kept rows and kept columns are stored as zeros, and multiplied: this is the one
+format in which an absent entry against an infinite input gives NaN, as it does in a dense matrix.
+"""
 
 from __future__ import annotations
 

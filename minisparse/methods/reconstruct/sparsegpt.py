@@ -57,8 +57,9 @@ def inverse_factor(gram: Array, damping: float) -> Array:
     """U (in, in) of equation (1) for A (in, in), damping relative to its mean diagonal."""
     root, amount = damped_cholesky(gram[::-1, ::-1], damping)
     log.info("layer of %d inputs: %.3g added to the diagonal of its Gram matrix", len(gram), amount)
-    inverse, _ = lapack.dtrtri(root, lower=1)
-    return np.ascontiguousarray(inverse[::-1, ::-1])
+    # the transpose has the order of memory LAPACK wants, so that nothing is copied
+    inverse, _ = lapack.dtrtri(root.T, lower=0)
+    return np.ascontiguousarray(inverse.T[::-1, ::-1])
 
 
 def lowest_of_block(live: Array, kept: int) -> Choice:
