@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 Array = np.ndarray
-BATCHES = (0, 1, 2, 3, 5, 16, 63, 64, 65, 129)
+BATCHES = (0, 1, 2, 3, 5, 16, 63, 64, 65, 129, 300)
 
 
 def groups(rng: np.random.Generator, out: int, columns: int, keep: int, of: int) -> Array:

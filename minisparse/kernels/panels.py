@@ -11,8 +11,8 @@ held in registers, in (3) a tile of dy[i], in (2) the buffer is that part of dX,
 is needed. begin[c, i], end[c, i] delimit the entries of row i whose columns lie in panel c, so the same
 kernels serve row order (with cuts) and panel order; `local` says that columns count from their panel's first.
 
-Parallel over tiles, rows and panels of the output: never over a sum. Each output is summed in column order, in
-one or (in narrow tiles) a few interleaved chains, so the number of threads does not change a bit of it.
+Parallel over tiles, rows and panels of the output: never over a sum. Each output is summed in column order,
+in one or (in narrow tiles) a few interleaved chains, so the number of threads does not change a bit of it.
 
 The idea is that of blocked sparse products: T. Gale et al., Sparse GPU Kernels for Deep Learning, SC 2020,
 arXiv:2006.10901, brought to the caches and registers of a processor.

@@ -39,7 +39,7 @@ class NMWeight(StoredWeight):
             return entries
         group = self._kind[0]
         order = _interleaved(entries, -1)
-        place = (_interleaved(columns, 0) % group).astype(np.uint64) << nm.shifts(group).astype(np.uint64)
+        place = (_interleaved(columns, -1) % group).astype(np.uint64) << nm.shifts(group).astype(np.uint64)
         self._places = np.bitwise_or.reduce(place, axis=3).astype(np.uint32 if group == 4 else np.uint64)
         return order
 

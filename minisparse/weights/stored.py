@@ -206,7 +206,7 @@ class StoredWeight(Weight):
         other = copy.copy(self)
         memo[id(self)] = other
         other.param = copy.deepcopy(self.param, memo)
-        other.param.value = on_line(self.param.value)
+        other.param.value = on_line(other.param.value)
         return other
 
 

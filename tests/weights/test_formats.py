@@ -18,8 +18,9 @@ from minisparse.weights import pattern as patterns
 from minisparse.weights.formats import FORMATS, accepts, convert, entries
 from tests.strategies import SETTINGS, generators
 from tests.strategies import masks as random_masks
-from tests.structures import BATCHES, MASKS, VALUES, layouts, masks
+from tests.structures import BATCHES, MASKS, VALUES, blocks, fan_in, groups, layouts, masks
 
+MOST = numba.config.NUMBA_NUM_THREADS
 SAME = dict(rtol=1e-12, atol=1e-12)
 
 
@@ -188,6 +189,23 @@ def test_stored_non_finite_values_propagate_and_absent_ones_do_nothing(dtype, ba
                 dense[i, j] = 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_absent_inputs_of_a_row_may_be_infinite(dtype):
+    for name, mask in small_masks():
+        rng = np.random.default_rng(15)
+        for label, kind, settings in variants(mask):
+            if kind is FORMATS["reduced"]:
+                continue
+            dense = rng.integers(1, 4, mask.shape).astype(dtype)
+            weight = kind.from_dense(dense, mask, **settings)
+            for i in {0, len(mask) - 1, int(rng.integers(len(mask)))}:
+                for batch in (1, 3, 20):
+                    x = np.ones((batch, mask.shape[1]), dtype)
+                    x[:, ~mask[i]] = np.inf
+                    y = weight.apply(x, EVAL)[:, i]
+                    assert (y == dense[i, mask[i]].sum()).all(), f"{name} {label} row {i} batch {batch}"
+
+
 def test_every_conversion_keeps_mask_and_values_bit_for_bit():
     for name in ("all dense", "2:4", "blocks 16x1", "ablated", "prime", "1x1 empty", "nnz 17"):
         mask = MASKS[name](np.random.default_rng(0))
@@ -220,22 +238,19 @@ def test_assign_keeps_the_mask():
             assert np.count_nonzero(weight.param.value) == np.count_nonzero(mask)  # padding stays 0
 
 
+def mask_pairs():
+    """(format, two masks of one shape that it stores); any masks for formats that store them all."""
+    rng = np.random.default_rng(0)
+    for name in ("csr", "panels", "sliced", "bitmask", "reduced"):
+        yield name, rng.random((31, 50)) < 0.2, rng.random((31, 50)) < 0.6
+    yield "condensed", fan_in(rng, 9, 50, 7), fan_in(rng, 9, 50, 20)
+    yield "nm", groups(rng, 5, 44, 2, 4), groups(rng, 5, 44, 3, 4)
+    yield "block", blocks(rng, 21, 40, 4, 4), blocks(rng, 21, 40, 2, 5)
+
+
 def test_rewiring_follows_the_masked_weight_with_every_optimizer():
-    targets = {
-        "csr": ("prime", "dense prime"), "panels": ("prime", "dense prime"), "sliced": ("prime", "dense prime"),
-        "bitmask": ("dense prime", "prime"), "reduced": ("prime", "dense prime"), "nm": ("2:4", "3:4"),
-        "condensed": ("fan-in 7", "fan-in 33"), "block": ("blocks 4x4", "blocks 2x5"),
-    }  # fmt: skip
     rng = np.random.default_rng(8)
-    for name, pair in targets.items():
-        first, second = (MASKS[p](np.random.default_rng(0)) for p in pair)
-        shape = (
-            np.minimum(first.shape, second.shape) // (4 if name == "nm" else 1) * (4 if name == "nm" else 1)
-        )
-        if name in ("condensed",):
-            shape = (9, 50)
-            second = np.random.default_rng(1).random(shape).argsort(1).argsort(1) < 20
-        first, second = (m[: shape[0], : shape[1]] for m in (first, second))
+    for name, first, second in mask_pairs():
         assert accepts(name, first) and accepts(name, second), name
         for optimizer in OPTIMIZERS.values():
             dense = rng.standard_normal(first.shape)
@@ -376,10 +391,9 @@ def test_bytes_are_counted_exactly():
         assert kind.from_dense(np.ones((16, 32), np.float32), **settings).bytes >= 16 * 32 * 4
 
 
-@pytest.mark.skipif(not COMPILED, reason="one thread only without the compiler")
+@pytest.mark.skipif(not COMPILED or MOST < 2, reason="needs the compiler and two threads")
 def test_thread_count_does_not_change_a_bit(monkeypatch):
     monkeypatch.setattr(lanes, "SMALL", 0)
-    before = numba.get_num_threads()
     rng = np.random.default_rng(14)
     for name in ("power law", "65537x3", "2:4", "1:4", "4:8", "2:8", "2:16", "fan-in 33", "blocks 4x4"):
         mask = MASKS[name](np.random.default_rng(0))
@@ -388,11 +402,10 @@ def test_thread_count_does_not_change_a_bit(monkeypatch):
             for batch in (1, 40):
                 x, dy = (rng.standard_normal((batch, n)).astype(np.float32) for n in mask.shape[::-1])
                 results = []
-                for threads in (1, before):
+                for threads in (1, MOST):
                     numba.set_num_threads(threads)
                     weight.pullback(x, dy)
                     results.append((weight.apply(x, EVAL), weight.pull(dy), weight.param.grad.copy()))
-                numba.set_num_threads(before)
                 if kind is FORMATS["reduced"]:
                     continue  # BLAS promises nothing of the kind
                 for a, b in zip(*results, strict=True):
