@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import getdoc, signature
 
 from minisparse.cli.arguments import Parser
@@ -19,9 +17,9 @@ from minisparse.nn.lr import RATES
 from minisparse.nn.models import PLANS
 from minisparse.nn.optim import OPTIMIZERS
 from minisparse.sparsity.parse import ALLOCATIONS, PATTERNS, SCHEDULES
+from minisparse.weights.formats import FORMATS
 
 Rows = list[dict[str, str]]
-FORMAT_REGISTRY = "minisparse.weights.registry"
 MASKED = "dense matrix and Boolean mask: every zero is stored; what training uses"
 
 
@@ -44,12 +42,9 @@ def data() -> Rows:
 
 
 def formats() -> Rows:
-    """Ways to store a weight; those beside the masked dense one come from a registry, if it is there."""
+    """Ways to store a weight."""
     rows = [{"name": "masked", "idea": MASKED}]
-    if find_spec(FORMAT_REGISTRY) is not None:
-        known: Mapping[str, type] = import_module(FORMAT_REGISTRY).FORMATS
-        rows += [{"name": name, "idea": first_line(cls)} for name, cls in known.items()]
-    return rows
+    return rows + [{"name": name, "idea": first_line(cls)} for name, cls in FORMATS.items()]
 
 
 def first_line(thing: object) -> str:
