@@ -10,6 +10,8 @@ product as a network's first layer sees it, sample by sample. The kernels:
     matmat unstructured  256 samples; "matmat rows" with samples as rows         P3
     matvec N:M, matmat N:M                                                       P4
     dX, dW               transposed product, and the gradient on the pattern, 128 samples
+    conv 3x3             128 images with as many filters as channels, against our own dense direct
+                         convolution, and SciPy's product with the unfolded images
     ViT-B/16             the second linear layer of an encoder block's MLP, 3072 -> 768, half of the neurons
                          ablated and constant fan-in in the others: the layout of figure 4 of M. Lasby et al.,
                          ICLR 2024, arXiv:2305.02299; formats dense (reduced), csr, condensed and others
@@ -30,6 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from minisparse.nn.mode import EVAL
 from minisparse.nn.param import Array
+from minisparse.nn.weight import MaskedWeight, Weight
+from minisparse.nn.window import Window
 from minisparse.rng import generator
 from minisparse.weights.exchange import to_csr
 from minisparse.weights.formats import FORMATS, convert
@@ -88,6 +92,7 @@ class Case:
     shapes: tuple[tuple[int, int], ...] = SHAPES
     by_rows: bool = False
     product: str = "apply"
+    image: int = 0  # height and width; 0 for a matrix product
 
 
 CASES = (
@@ -101,6 +106,8 @@ CASES = (
     Case("matmat 4:8", groups(4, 8), (0.5,), ("panels", "nm"), 256),
     Case("dX", unstructured, (0.9, 0.95), ("csr",), 128, product="pull"),
     Case("dW", unstructured, (0.9, 0.95), ("csr",), 128, product="pullback"),
+    Case("conv 3x3", unstructured, (0.5, 0.8, 0.9, 0.95), ("csr",), 128, ((16, 144),), image=32),
+    Case("conv 3x3", unstructured, (0.5, 0.8, 0.9, 0.95), ("csr",), 128, ((64, 576),), image=8),
     Case("ViT-B/16", ablated, FIGURE, ("reduced", "csr", "condensed", "sliced"), 1, SHAPES[:1]),
     Case("ViT-B/16", ablated, FIGURE, ("reduced", "csr", "condensed", "panels"), 256, SHAPES[:1]),
 )
@@ -130,7 +137,7 @@ def _rows(
     rng = generator(0, f"bench {case.kernel} {shape} {sparsity}")
     mask = case.draw(shape, sparsity, rng)
     dense = rng.standard_normal(shape).astype(np.float32)
-    works, sizes = _works(case, dense, mask, rng)
+    works, sizes = (_images if case.image else _works)(case, dense, mask, rng)
     times = timed(works, 2 if quick else ROUNDS)
     for name in case.formats:
         low, mid, high = quantiles(times[name], n=4, method="inclusive")
@@ -173,6 +180,29 @@ def _works(
             "pullback": lambda w=weight: w.pullback(x.T, dy.T),
         }[case.product]
     return works, sizes
+
+
+def _images(
+    case: Case, dense: Array, mask: Array, rng: np.random.Generator
+) -> tuple[dict[str, Work], dict[str, int]]:
+    """The same for convolutions."""
+    window = Window.of(3, padding=1)
+    out, taps = dense.shape
+    geometry = (out, taps // 9, *window.kernel)
+    x = rng.standard_normal((case.batch, case.image, case.image, taps // 9)).astype(np.float32)
+    whole, masked = MaskedWeight(dense, geometry), FORMATS["csr"].from_dense(dense, mask, geometry)
+    csr = to_csr(masked)
+    works: dict[str, Work] = {
+        "dense": lambda: whole.correlate(x, window, EVAL),
+        "scipy": lambda: csr @ window.unfold(x).reshape(-1, taps).T,
+    }
+    stored = {name: convert(masked, name) for name in case.formats}
+    works |= {name: _convolved(weight, x, window) for name, weight in stored.items()}
+    return works, {name: w.bytes for name, w in stored.items() if isinstance(w, StoredWeight)}
+
+
+def _convolved(weight: Weight, x: Array, window: Window) -> Work:
+    return lambda: weight.correlate(x, window, EVAL)
 
 
 def timed(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:

@@ -6,8 +6,9 @@ here has a plain loop beside it that says the same, serves all other dtypes, and
 """
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import get_num_threads
+from numba.core.registry import cpu_target
 
 from minisparse.kernels.jit import COMPILED, kernel
 from minisparse.kernels.vector import LANES, _data, _declare, _lane_mask, _splat
@@ -21,11 +22,9 @@ LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs t
 
 
 def _wide():
-    """Whether this processor looks 16 floats up in two registers at once (AVX-512)."""
-    try:
-        return bool(binding.get_host_cpu_features().get("avx512f", False))
-    except RuntimeError:  # LLVM cannot tell on this processor
-        return False
+    """Whether code is compiled for a processor that looks 16 floats up in two registers at once (AVX-512)."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512f" in features.split(",")
 
 
 WIDE = COMPILED and _wide()
@@ -79,6 +78,11 @@ class Lanes:
         """A vector to any address of floats."""
         where = self.builder.bitcast(self.step(pointer, offset), vector.type.as_pointer())
         self.builder.store(vector, where).align = 4
+
+    def store_some(self, vector, pointer, mask):
+        """A vector to any address, in the lanes of mask only."""
+        where = self.builder.bitcast(pointer, VECTOR.as_pointer())
+        self.call(f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), [vector, where, I32(4), mask])
 
     def splat(self, scalar):
         """A float in all lanes."""

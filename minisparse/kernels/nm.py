@@ -122,15 +122,15 @@ def _all16(words, val, keep, x, y, shares):
 
 
 @kernel
-def matvec_plain(words, val, group, keep, places, x, y):
-    """(1) for any dtype, one number at a time; places = shifts(group)."""
+def matvec_plain(words, val, group, keep, places, low, x, y):
+    """(1) for any dtype, one number at a time; shifts(group) and group - 1 in the words' type."""
     groups, count, rows = words.shape
     for g in range(groups):
         for r in range(rows):
             y[g * rows + r] = 0
             for k in range(count):
                 for lane in range(LANES):
-                    place = (words[g, k, r] >> places[lane]) & (group - 1)
+                    place = (words[g, k, r] >> places[lane]) & low
                     column = (k * LANES + lane) // keep * group + np.int64(place)
                     if column < x.size:  # padding has weight 0 and lies outside the matrix
                         y[g * rows + r] += val[((g * count + k) * rows + r) * LANES + lane] * x[column]
@@ -143,8 +143,8 @@ def matvec(words, val, group, keep, x, y):
     order, 16 for each word; x (in).
     """
     if not (WIDE and fast(val, x, y)):
-        places = shifts(group).astype(words.dtype)
-        matvec_plain(words, val, group, keep, places, x, y)
+        kind = words.dtype.type
+        matvec_plain(words, val, group, keep, shifts(group).astype(kind), kind(group - 1), x, y)
         return
     shares = parts(val.size)
     alone, together = (_part4, _all4) if group == 4 else (_part16, _all16)

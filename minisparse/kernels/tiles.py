@@ -1,7 +1,8 @@
 """Register tiles of the batched sparse products of `panels.py`: one row of W, up to 8 vectors of samples.
 
 A tile of x is `vectors` * 16 samples wide and lies contiguously, row after row, from x0 on. The row's
-entries are begin <= p < end; its indices are rows of the tile.
+entries are begin <= p < end; its indices are rows of the tile. In a convolution rows overlap: they begin
+`apart` floats after each other.
 """
 
 from llvmlite import ir
@@ -35,30 +36,45 @@ def copy(typingctx, x, x0, count, y, y0, lanes):
     return signature, codegen
 
 
-@intrinsic
-def turn(typingctx, x, x0, step, samples, features, y, y0, lanes):
-    """y[y0 + j lanes + s] = x[x0 + s step + j] for s, j < 16; 0 where s >= samples or j >= features."""
-    i = types.intp
-    signature = types.void(x, i, i, i, i, y, i, i)
+def _turn(strict):
+    """Intrinsic that transposes a block of 16 x 16; strict: nothing is written beyond rows and columns."""
 
-    def codegen(context, builder, sig, args):
-        code = Lanes(context, builder, sig, args)
-        _, x0, step, samples, features, _, y0, lanes = args
-        x, y = code.array(0, x0), code.array(5, y0)
-        rows = []
-        for s in range(LANES):
-            there = builder.icmp_signed("<", I64(s), samples)
-            wanted = code.below(builder.select(there, features, I64(0)))
-            rows.append(code.load_some(code.step(x, builder.mul(step, I64(s))), wanted))
-        for j, row in enumerate(code.transposed(rows)):
-            code.store(row, y, builder.mul(lanes, I64(j)))
-        return code.nothing()
+    @intrinsic
+    def block(typingctx, x, x0, step, rows, columns, y, y0, ld):
+        i = types.intp
+        signature = types.void(x, i, i, i, i, y, i, i)
 
-    return signature, codegen
+        def codegen(context, builder, sig, args):
+            code = Lanes(context, builder, sig, args)
+            _, x0, step, rows, columns, _, y0, ld = args
+            x, y = code.array(0, x0), code.array(5, y0)
+            block = []
+            for s in range(LANES):
+                there = builder.icmp_signed("<", I64(s), rows)
+                wanted = code.below(builder.select(there, columns, I64(0)))
+                block.append(code.load_some(code.step(x, builder.mul(step, I64(s))), wanted))
+            for j, row in enumerate(code.transposed(block)):
+                to = code.step(y, builder.mul(ld, I64(j)))
+                if strict:
+                    there = builder.icmp_signed("<", I64(j), columns)
+                    code.store_some(row, to, code.below(builder.select(there, rows, I64(0))))
+                else:
+                    code.store(row, to)
+            return code.nothing()
+
+        return signature, codegen
+
+    return block
 
 
-def axpy(vectors, unroll):
+# y[y0 + j ld + s] = x[x0 + s step + j] for s < rows, j < columns, at most 16 of each. `turn` writes zeros
+# where s or j is larger, up to 16; `turn_only` leaves those places alone.
+turn, turn_only = _turn(False), _turn(True)
+
+
+def axpy(vectors, unroll, apart=None):
     """Intrinsic y[0:T] (+)= sum_p val[p] x[idx[p], 0:T]; `unroll` entries go to chains of their own."""
+    apart = apart or vectors * LANES
 
     @intrinsic
     def one_row(typingctx, x, x0, idx, val, begin, end, y, y0, add):
@@ -72,7 +88,7 @@ def axpy(vectors, unroll):
 
             def entry(p, acc):
                 w = code.splat(code.scalar(val, p))
-                row = code.step(x, builder.mul(code.integer(idx, p), I64(vectors * LANES)))
+                row = code.step(x, builder.mul(code.integer(idx, p), I64(apart)))
                 return [code.fma(w, code.load(row, v * LANES), acc[v]) for v in range(vectors)]
 
             def several(p, acc):
@@ -101,8 +117,9 @@ def axpy(vectors, unroll):
     return one_row
 
 
-def spread(vectors):
+def spread(vectors, apart=None):
     """Intrinsic dx[idx[p], 0:T] += val[p] dy[0:T]."""
+    apart = apart or vectors * LANES
 
     @intrinsic
     def one_row(typingctx, dy, dy0, idx, val, begin, end, dx, dx0):
@@ -117,7 +134,7 @@ def spread(vectors):
 
             def entry(p, _):
                 w = code.splat(code.scalar(val, p))
-                row = code.step(dx, builder.mul(code.integer(idx, p), I64(vectors * LANES)))
+                row = code.step(dx, builder.mul(code.integer(idx, p), I64(apart)))
                 for v, d in enumerate(tile):
                     code.store(code.fma(w, d, code.load(row, v * LANES)), row, v * LANES)
                 return []
@@ -130,8 +147,9 @@ def spread(vectors):
     return one_row
 
 
-def dots(vectors):
+def dots(vectors, apart=None):
     """Intrinsic dval[p] (+)= <dy[0:T], x[idx[p], 0:T]>; add = 0 writes, else adds to what dval holds."""
+    apart = apart or vectors * LANES
 
     @intrinsic
     def one_row(typingctx, dy, dy0, idx, x, x0, begin, end, dval, add):
@@ -146,7 +164,7 @@ def dots(vectors):
             adding = builder.icmp_signed("!=", add, I64(0))
 
             def products(p):
-                row = code.step(x, builder.mul(code.integer(idx, p), I64(vectors * LANES)))
+                row = code.step(x, builder.mul(code.integer(idx, p), I64(apart)))
                 acc = builder.fmul(tile[0], code.load(row))
                 for v in range(1, vectors):
                     acc = code.fma(tile[v], code.load(row, v * LANES), acc)
@@ -179,3 +197,11 @@ def dots(vectors):
 axpy8, axpy4, axpy2, axpy1 = axpy(8, 1), axpy(4, 2), axpy(2, 4), axpy(1, 4)
 spread8, spread4, spread2, spread1 = spread(8), spread(4), spread(2), spread(1)
 dots8, dots4, dots2, dots1 = dots(8), dots(4), dots(2), dots(1)
+
+# One pixel of 16 samples apart: the tiles of a convolution are some neighbouring pixels of 16 samples each.
+pixels_axpy8, pixels_axpy4 = axpy(8, 1, LANES), axpy(4, 2, LANES)
+pixels_axpy2, pixels_axpy1 = axpy(2, 4, LANES), axpy(1, 4, LANES)
+pixels_spread8, pixels_spread4 = spread(8, LANES), spread(4, LANES)
+pixels_spread2, pixels_spread1 = spread(2, LANES), spread(1, LANES)
+pixels_dots8, pixels_dots4 = dots(8, LANES), dots(4, LANES)
+pixels_dots2, pixels_dots1 = dots(2, LANES), dots(1, LANES)

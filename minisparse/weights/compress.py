@@ -1,8 +1,9 @@
 """compress: give each layer the storage format in which it is fastest on this machine.
 
 Every format that can store a layer's mask is timed on the layer's own input, the masked dense matrix among
-them, so no layer becomes slower than it was. A format replaces the dense matrix only if it is
-clearly faster. What was chosen is remembered per machine, by the layer's shape, batch and sparsity.
+them, so no layer becomes slower than it was. A format replaces the dense matrix only if it is clearly
+faster; of several that are equally fast the first of FORMATS is taken. What was chosen is remembered per
+machine, by the layer's shape, batch and sparsity.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from minisparse.weights.formats import FORMATS, MASKED, convert
 
 ROUNDS = 9  # of every candidate, in turns, so that a disturbance meets all of them
 HOPELESS = 3.0  # times the best: not worth another round
-CLEARLY = 0.97  # of the dense time, or less: what a format must take to be chosen
+CLEARLY = 0.97  # a time is clearly shorter than another if it is less than this share of it
 
 Choice = tuple[str, dict[str, Any]]
 
@@ -73,6 +74,14 @@ def measured(works: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> di
     return {name: median(t) for name, t in times.items()}
 
 
+def chosen(times: dict[str, float]) -> str:
+    """The first that is not clearly slower than the fastest; the dense matrix unless it is clearly slower."""
+    best = min(times.values())
+    if best > CLEARLY * times[MASKED]:
+        return MASKED
+    return next(name for name, t in times.items() if name != MASKED and CLEARLY * t <= best)
+
+
 def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -106,9 +115,8 @@ def _fastest(layer: LinearLayer, x: Array, cache: bool) -> Weight:
         return convert(weight, name, **settings)
     stored = {label: convert(weight, name, **settings) for label, (name, settings) in choices.items()}
     times = measured({label: _pass(layer, w, x) for label, w in stored.items()})
-    label = min(times, key=lambda k: times[k])
-    label = label if times[label] < CLEARLY * times[MASKED] else MASKED
     layer.weight = weight
+    label = chosen(times)
     if cache:
         timings.remember(key, label)
     return stored[label]

@@ -20,6 +20,8 @@ from minisparse.kernels.lanes import aligned
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight
+from minisparse.nn.window import Window
+from minisparse.weights import convolution
 from minisparse.weights.pattern import CSRPattern, spread
 
 Geometry = tuple[int, int, int, int]
@@ -153,6 +155,22 @@ class StoredWeight(Weight):
     def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
         self.param.rgrad = np.zeros_like(self.param.value)
         self._put(self.param.rgrad, self._sampled(x, rdy) + self._sampled(rx, dy))
+
+    def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
+        if not convolution.available(self.param.value, x):
+            return super().correlate(x, window, mode)
+        return convolution.forward(self.rows()[0], self.row_values(), x, window)
+
+    def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
+        if not convolution.available(self.param.value, dy):
+            return super().correlate_pull(dy, window, size)
+        return convolution.transposed(self.rows()[0], self.row_values(), dy, window, size)
+
+    def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
+        if not convolution.available(self.param.value, x, dy):
+            return super().correlate_pullback(x, dy, window)
+        self._put(self.param.grad, convolution.gradient(self.rows()[0], x, dy, window))
+        return None
 
     def _sampled(self, x: Array, dy: Array) -> Array:
         """(nnz) entries of dY^T X on the pattern, in row order."""

@@ -245,6 +245,13 @@ def test_what_is_remembered_depends_on_machine_and_work(monkeypatch):
     assert timings.key(facts) != first
 
 
+def test_of_equals_the_first_is_chosen_and_dense_unless_it_is_clearly_slower():
+    assert compression.chosen({"masked": 1.0, "csr": 0.98, "panels": 0.99}) == "masked"
+    assert compression.chosen({"masked": 1.0, "csr": 0.51, "panels": 0.5, "nm": 0.52}) == "csr"
+    assert compression.chosen({"masked": 1.0, "csr": 0.6, "panels": 0.5, "nm": 0.4}) == "nm"
+    assert compression.chosen({"masked": 0.3, "csr": 0.6}) == "masked"
+
+
 def test_hopeless_candidates_are_not_measured_again():
     calls = dict.fromkeys(("quick", "slow"), 0)
 
