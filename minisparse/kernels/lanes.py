@@ -1,8 +1,12 @@
 """What the vector kernels of the sparse formats are written with: pointers, vectors of 16 floats, one loop.
 
 A kernel is a function of a `Lanes` object that emits LLVM code. LLVM lowers a 16-float vector on any
-processor; two instructions have no portable form and exist only where `WIDE` is true. Every kernel made
-here has a plain loop beside it that says the same, serves all other dtypes, and runs with the compiler off.
+processor; one instruction, `lookup`, has no portable form and is used only where `WIDE` is true. Every
+kernel made here has a plain loop beside it that says the same, serves all other dtypes, and runs with the
+compiler off.
+
+Numba's cache looks at the file of the function it compiles, not at this one or `tiles.py`: after a change
+here delete the cached kernels (`__pycache__/*.nb*` of this folder).
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minisparse.errors import SparseFormatError, unknown_name
+from minisparse.errors import unknown_name
 from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.weights.bitmask import BitmaskWeight
@@ -57,9 +57,3 @@ def accepts(name: str, mask: Array) -> bool:
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     return not FORMATS[name].objection(mask)
-
-
-def require(name: str, mask: Array) -> None:
-    """SparseFormatError with the reason unless format `name` can store this mask."""
-    if not accepts(name, mask):
-        raise SparseFormatError(f"format '{name}': got {FORMATS[name].objection(mask)}.")

@@ -56,11 +56,6 @@ class CSRPattern:
         return self.indices.size
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of both arrays."""
-        return self.indptr.nbytes + self.indices.nbytes
-
-    @property
     def bits(self) -> int:
         """Bits CSR needs for its indices: nnz ceil(log2 in) + out ceil(log2 nnz)."""
         column, place = (max(0, n - 1).bit_length() for n in (self.shape[1], self.nnz))
@@ -90,13 +85,6 @@ class CSRPattern:
             cut(self.indptr, self.indices, width, cuts)
             self._orders = {width: Order(cuts[:-1], cuts[1:], self.indices, width, False, self.indptr)}
         return self._orders[width]
-
-    def transposed(self) -> tuple[CSRPattern, Array]:
-        """Pattern of W^T, and for each of its entries which entry of this one it is."""
-        order = np.argsort(self.indices, kind="stable")
-        counts = np.bincount(self.indices, minlength=self.shape[1])
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return CSRPattern(indptr, self.rows[order], self.shape[::-1]), order
 
 
 def spread(flat: Array, values: Array, shape: tuple[int, int]) -> Array:

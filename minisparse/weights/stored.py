@@ -3,7 +3,7 @@
 A format lays the entries out in slots, as its kernel reads them; some slots may be padding, which is
 always 0. Its Param has one number per slot. Everything that is not the format's own product goes through
 the entries in row order (`rows`), and the kernels of `panels.py`: batches, dX, dW on the pattern, and
-conversions. These never form a dense matrix. R-passes and `dense` do, and say so.
+conversions. These never form a dense matrix; `dense`, `rdense` and `mask` do.
 """
 
 from __future__ import annotations
