@@ -50,13 +50,13 @@ def kernel(function: Callable | None = None, *, parallel: bool = False) -> Calla
     return compile_ if function is None else compile_(function)
 
 
-# Below this many multiply-adds, waking a second thread costs more than it saves.
-SMALL = 1 << 20
+# Below this many multiply-adds a second thread costs more than it saves: it competes with those of BLAS.
+SMALL = 1 << 25
 
 
 @contextmanager
 def threads_for(work: int) -> Iterator[None]:
-    """Run parallel kernels on one thread while the work (multiply-adds, or entries touched) is small."""
+    """Run parallel kernels on one thread while the work is small: multiply-adds, or 16 per entry touched."""
     threads = numba.get_num_threads()
     if work >= SMALL or threads == 1:
         yield

@@ -62,7 +62,7 @@ def _transposed_plan(window: Window, h: int, w: int, o: int) -> tuple[tuple[int,
 def _frames(x: Array, size: tuple[int, int], at: tuple[int, int], step: tuple[int, int]) -> Array:
     n, c = len(x), x.shape[3]
     frames = np.empty((n, *size, c), dtype=np.float32)
-    with threads_for(frames.size):
+    with threads_for(16 * frames.size):
         place(x, frames, *at, *step)
     return frames.reshape(n, -1)
 

@@ -68,7 +68,7 @@ class BatchNorm(Layer):
         self.inv = 1 / np.sqrt(var + self.eps)
         scale = self.gamma.value * self.inv
         y = np.empty_like(self.x)
-        with threads_for(y.size):
+        with threads_for(16 * y.size):
             affine(self.x, scale, self.beta.value - self.mean * scale, y)
         return self._shaped(y)
 
@@ -79,7 +79,7 @@ class BatchNorm(Layer):
                 "BatchNorm in training: got 1 value per channel, expected at least 2. "
                 "Use a larger batch or evaluation mode."
             )
-        with threads_for(rows.size):
+        with threads_for(16 * rows.size):
             mean, var = batch_moments(rows)
         m = self.momentum
         self.running_mean[...] = (1 - m) * self.running_mean + m * mean.real
@@ -106,7 +106,7 @@ class BatchNorm(Layer):
         g = self._rows(dy)
         rows = len(g)
         sums = np.empty((blocks(rows), 2, g.shape[1]), dtype=g.dtype)
-        with threads_for(g.size):
+        with threads_for(16 * g.size):
             pair_sums(self.x, g, self.mean, self.inv, sums)
         self.beta.grad[...], self.gamma.grad[...] = sums.sum(axis=0)
         if not need_dx:
@@ -116,7 +116,7 @@ class BatchNorm(Layer):
         dx = np.empty_like(g)
         scale = self.gamma.value * self.inv
         along = (self.beta.grad * share, self.gamma.grad * share)
-        with threads_for(g.size):
+        with threads_for(16 * g.size):
             pull_batch(self.x, g, self.mean, self.inv, scale, *along, dx)
         return self._shaped(dx)
 

@@ -97,7 +97,7 @@ def test_thread_count_does_not_change_a_bit():
     rng = np.random.default_rng(3)
     window = Window.of(3, padding=1)
     # large enough for the kernels to use all threads: see jit.SMALL
-    x, dy = (rng.standard_normal((9, 32, 32, c)).astype(np.float32) for c in (6, 20))
+    x, dy = (rng.standard_normal((40, 32, 32, c)).astype(np.float32) for c in (6, 20))
     weight = rng.standard_normal((20, 54)).astype(np.float32)
     assert dy.size * 54 > SMALL
     results = []
