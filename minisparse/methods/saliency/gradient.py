@@ -15,7 +15,7 @@ Setting w_q to zero is the step -w_q e_q. With g = dL/dw the Taylor series of th
 A large negative -w g marks a steep direction, where the neglected quadratic term is large too: (3) is the
 default. g is the mean gradient over the probe sample in evaluation mode, at the network as it is pruned.
 
-Departures: the papers score units and feature maps, here a weight is scored, and a set of weights by the sum
+Departures: the papers score units and feature maps, here a weight is scored, and a set of weights by the mean
 over its weights. No normalisation by layer.
 """
 

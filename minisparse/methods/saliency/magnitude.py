@@ -8,7 +8,7 @@ M. Zhu, S. Gupta. To prune, or not to prune. arXiv:1710.01878 (the gradual sched
     score_L2 = w^2                                                                         (2)
 
 Single weights rank alike under (1) and (2). They differ for sets of weights (filters, blocks), whose
-score is the sum over the set: the L1 norm, or the squared L2 norm.
+score is the mean over the set: its L1 norm, or its squared L2 norm, per weight.
 
     N(w) = |w| / ||W_layer||_2                                                             (3)
 
