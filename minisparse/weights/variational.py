@@ -28,11 +28,14 @@ with k1, k2, k3 = 0.63576, 1.87320, 1.48695. It falls in alpha: without data all
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
-from minisparse.nn.weight import Weight
+from minisparse.nn.weight import MaskedWeight, Weight
+from minisparse.nn.window import Window
 from minisparse.weights.reparametrised import Reparametrised, logistic
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
@@ -65,12 +68,7 @@ def divergence_slope(la: Array) -> Array:
 
 
 class VariationalWeight(Reparametrised):
-    """Equations (1) to (4)."""
-
-    # noise is drawn for rows of the unfolded input: the readable path
-    correlate = Weight.correlate
-    correlate_pull = Weight.correlate_pull
-    correlate_pullback = Weight.correlate_pullback
+    """Equations (1) to (4); the variances go the same ways as the means, as a matrix of their own."""
 
     def __init__(self, weight: Weight, log_sigma2: float, threshold: float, rate: float) -> None:
         """theta starts as the matrix of `weight`; log sigma^2 moves by `rate` times the learning rate."""
@@ -101,34 +99,53 @@ class VariationalWeight(Reparametrised):
 
     def apply(self, x: Array, mode: Mode) -> Array:
         y = super().apply(x, mode)
+        return self._noisy(y, x, mode, lambda sigma2: sigma2.apply(x**2, mode))
+
+    def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
+        y = super().correlate(x, window, mode)
+        return self._noisy(y, x, mode, lambda sigma2: sigma2.correlate(x**2, window, mode))
+
+    def _noisy(self, y: Array, x: Array, mode: Mode, carried: Callable[[Weight], Array]) -> Array:
+        """Equation (2) from the means y; carried(sigma^2) is x^2 sigma^2."""
         self.half = None
-        if mode.training and mode.rng is not None:
-            self.x, self.sigma2 = x, self.variance()
-            spread = np.sqrt(x**2 @ self.sigma2.T + TINY)
-            eps = mode.rng.standard_normal(spread.shape).astype(y.real.dtype)
-            self.half = eps / (2 * spread)
-            y = y + eps * spread
-        return y
+        if not mode.training or mode.rng is None:
+            return y
+        self.x, self.sigma2 = x, MaskedWeight(self.variance(), self.geometry)
+        spread = np.sqrt(carried(self.sigma2) + TINY)
+        eps = mode.rng.standard_normal(spread.shape).astype(y.real.dtype, copy=False)
+        self.half = eps / (2 * spread)
+        return y + eps * spread
 
     def pull(self, dy: Array) -> Array:
         dx = super().pull(dy)
-        if self.half is not None:
-            dx += 2 * self.x * ((dy * self.half) @ self.sigma2)
-        return dx
+        return dx if self.half is None else dx + 2 * self.x * self.sigma2.pull(dy * self.half)
+
+    def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
+        dx = super().correlate_pull(dy, window, size)
+        if self.half is None:
+            return dx
+        return dx + 2 * self.x * self.sigma2.correlate_pull(dy * self.half, window, size)
 
     def pullback(self, x: Array, dy: Array) -> None:
-        self.carrier.pullback(x, dy)
-        self.chain(self.carrier.param.grad)
+        super().pullback(x, dy)
         if self.half is not None:
-            self._chain_variance(np.where(self.carrier.mask, (dy * self.half).T @ x**2, 0))
+            self.sigma2.pullback(x**2, dy * self.half)
+            self._chain_variance()
+
+    def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
+        super().correlate_pullback(x, dy, window)
+        if self.half is not None:
+            self.sigma2.correlate_pullback(x**2, dy * self.half, window)
+            self._chain_variance()
 
     def chain(self, dw: Array) -> None:
         self.theta.grad[...] = np.where(self.used, dw, 0)
         self.noise.grad[...] = 0
 
-    def _chain_variance(self, dsigma2: Array) -> None:
+    def _chain_variance(self) -> None:
         """Second line of (4)."""
-        theta, along = self.theta.value, self.sigma2 * dsigma2
+        held = self.sigma2.param
+        theta, along = self.theta.value, held.value * np.where(self.carrier.mask, held.grad, 0)
         self.noise.grad += np.where(self.free, along, 0)
         if not self.free.all():
             self.theta.grad += np.where(self.free, 0, 2 * theta / (theta**2 + TINY) * along)
