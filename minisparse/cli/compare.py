@@ -2,10 +2,13 @@
 
     minisparse compare
     minisparse compare --methods magnitude,rigl --sparsities 0.9,0.98 --seeds 5 --model lenet-5
+    minisparse compare state-of-sparsity --data-dir DIR
+    minisparse compare mine.toml
 
 Without options: a handful of methods on the embedded digits, under a minute on two cores. The dense
-network is always among them. Finished runs are kept in DIR; the same command again, after an
-interruption too, makes only the runs that are missing.
+network is always among them. A grid is a list of runs in a file (see: minisparse list grids); the flags of
+a training given beside it replace what it says. Finished runs are kept in DIR; the same command again,
+after an interruption too, makes only the runs that are missing.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from minisparse.cli.pages import write_page
 from minisparse.cli.preflight import preflight
 from minisparse.errors import UsageError
 from minisparse.experiments.compare import compare
+from minisparse.experiments.grid import load
 from minisparse.experiments.plan import DEFAULT_PLAN, plan
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
-from minisparse.experiments.summary import Row, summarise, verdict
+from minisparse.experiments.summary import Row, summarise, tasks, verdict
 from minisparse.methods.registry import find
 
 
@@ -39,6 +43,7 @@ class FreshStore(Store):
 
 def add_arguments(parser: Parser) -> None:
     """The grid and the training."""
+    parser.add_argument("grid", nargs="?", metavar="GRID", help="a grid by name, or a TOML file")
     group = parser.add_argument_group("grid")
     for flag, read, text in (
         ("--methods", several("methods", lambda name: find(name).name), ",".join(DEFAULT_PLAN.methods)),
@@ -68,7 +73,8 @@ def run(args: Namespace) -> int:
             }
         )
     else:
-        args.screen.table(HEAD, [cells(row) for row in rows], title=title(outcomes))
+        for task, own in tasks(rows).items():
+            args.screen.table(HEAD, [cells(row) for row in own], title=task)
         args.screen.line(f"{LEGEND}\n")
         for sentence in verdict(rows):
             args.screen.line(sentence)
@@ -77,13 +83,22 @@ def run(args: Namespace) -> int:
 
 
 def grid(args: Namespace) -> list[RunSpec]:
-    """The runs that the flags ask for."""
+    """The runs that the flags, or a grid and the flags, ask for."""
+    if args.grid is not None:
+        return _from_file(args)
     chosen = len(DEFAULT_PLAN.seeds) if args.seeds is None else args.seeds
     if isinstance(chosen, int):
         chosen = tuple(range(args.seed, args.seed + chosen))
     elif args.seed:
         raise UsageError(f"seeds given twice: got --seed {args.seed} and a list in --seeds, expected one.")
     return plan(args.methods, args.sparsities, chosen, **training_settings(args))
+
+
+def _from_file(args: Namespace) -> list[RunSpec]:
+    for flag in ("methods", "sparsities"):
+        if getattr(args, flag) is not None:
+            raise UsageError(f"--{flag}: got one beside the grid '{args.grid}', expected one or the other.")
+    return list(load(args.grid, args.seeds, **training_settings(args)).specs)
 
 
 def make(args: Namespace, specs: Sequence[RunSpec], store: Store) -> list[Outcome]:

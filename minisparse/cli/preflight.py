@@ -10,8 +10,10 @@ from minisparse.nn.models import build
 
 
 def preflight(specs: Sequence[RunSpec], data_dir: str | None) -> None:
-    """Raise what would make all runs of a method fail. The specs share model and data."""
-    first = specs[0]
-    network = build(first.model, dataset(first.data, data_dir), first.seed, first.init)
+    """Raise what would make all runs of a method fail."""
+    networks = {}
     for spec in specs:
-        spec.build().check(network)
+        where = (spec.model, spec.data, spec.init)
+        if where not in networks:
+            networks[where] = build(spec.model, dataset(spec.data, data_dir), spec.seed, spec.init)
+        spec.build().check(networks[where])

@@ -5,7 +5,7 @@ Each function takes outcomes and a Theme and returns a matplotlib Figure; nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 
 import numpy as np
@@ -15,9 +15,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from minisparse.experiments.runner import Outcome
-from minisparse.experiments.summary import Row, dense_row, label_of, level, mean, summarise
+from minisparse.experiments.summary import (
+    Row,
+    curves,
+    dense_row,
+    label_of,
+    level,
+    mean,
+    summarise,
+    tasks,
+)
 from minisparse.experiments.theme import LIGHT, Look, Theme, looks, themed
 
+Looks = Mapping[str, Look]
 DODGE = 0.022
 CLOSE = 0.08
 
@@ -26,39 +36,55 @@ CLOSE = 0.08
 def accuracy_against_sparsity(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> Figure:
     """Mean and spread over seeds per method; dense as a band; runs that collapsed as crosses.
 
-    Left the whole range, right the part near the dense network.
+    Left the whole range, right the part near the dense network; a row of panels for each model and data
+    set. A method that finds its sparsity stands where it found it.
     """
     rows = summarise(outcomes)
-    figure, axes = theme.figure(10.2, 4.6, 1, 2, width_ratios=(1.25, 1))
-    wide, close = axes[0]
+    groups = tasks(rows) or {"": []}
+    figure, axes = theme.figure(10.2, 4.2 * len(groups) + 0.4, len(groups), 2, width_ratios=(1.25, 1))
+    styles = _styles(rows, theme)
+    for (task, own), (wide, close) in zip(groups.items(), axes, strict=True):
+        title = f": {task}" if len(groups) > 1 else ""
+        _panels(wide, close, own, outcomes, styles, theme)
+        wide.set_title(f"The whole range{title}")
+        close.set_title(f"Near the dense network{title}")
+    figure.legend(handles=_legend(rows, outcomes, theme), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _panels(
+    wide: Axes, close: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome], styles: Looks, theme: Theme
+) -> None:
+    """One task: its whole range, and what is near the dense network."""
     dense = dense_row(rows)
     best = max((r.accuracy for r in rows if not isnan(r.accuracy)), default=1.0)
     top = best if dense is None else dense.accuracy
     pruned = [row for row in rows if not row.reference]
     near = [row for row in pruned if row.accuracy > top - CLOSE]
     for at, shown in ((wide, pruned), (close, near or pruned)):
-        _curves(at, rows, outcomes, theme)
+        _curves(at, rows, outcomes, styles, theme)
         _reference(at, rows, theme)
-        _sparsity_axis(at, [row.sparsity_asked for row in shown])
+        _sparsity_axis(at, [row.sparsity_asked for row in shown if not row.finds], shown)
     wide.set_ylim(-3, 103)
     wide.set_ylabel("test accuracy (%)")
-    wide.set_title("The whole range")
     close.set_ylim(100 * (top - CLOSE), 100 * (max(top, best) + CLOSE / 6))
-    close.set_title("The same, near the dense network")
-    figure.legend(handles=_legend(rows, outcomes, theme), loc="outside lower center", ncols=6)
-    return figure
 
 
-def _curves(axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome], theme: Theme) -> None:
-    styles = looks({row.label: row.method for row in rows}, theme)
-    pruned = [row for row in rows if not row.reference]
-    labels = list(dict.fromkeys(row.label for row in pruned))
+def _styles(rows: Sequence[Row], theme: Theme) -> Looks:
+    """One look for each line, the same in all panels."""
+    found = {label: own[0].method for task in tasks(rows).values() for label, own in curves(task).items()}
+    return looks(found, theme)
+
+
+def _curves(
+    axes: Axes, rows: Sequence[Row], outcomes: Sequence[Outcome], styles: Looks, theme: Theme
+) -> None:
     status = {o.spec.key: (o.accuracy, o.status) for o in outcomes}
-    for place, label in enumerate(labels):
-        own = sorted((r for r in pruned if r.label == label), key=lambda r: r.sparsity_asked)
-        shift = 10 ** (DODGE * (place - (len(labels) - 1) / 2))
+    found = curves(rows)
+    for place, (label, own) in enumerate(found.items()):
+        shift = 1.0 if own[0].finds else 10 ** (DODGE * (place - (len(found) - 1) / 2))
         style = styles[label]
-        x = [(1 - row.sparsity_asked) * shift for row in own]
+        x = [(1 - row.place) * shift for row in own]
         y = [100 * row.accuracy for row in own]
         spread = [0.0 if isnan(row.spread) else 100 * row.spread for row in own]
         axes.errorbar(
@@ -83,23 +109,22 @@ def _reference(axes: Axes, rows: Sequence[Row], theme: Theme) -> None:
         axes.axhline(100 * dense.chance, color=theme.soft, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
 
 
-def _sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
+def _sparsity_axis(axes: Axes, sparsities: Sequence[float], rows: Sequence[Row]) -> None:
     """A logarithmic axis of density, falling to the right, labelled with sparsity."""
-    levels = sorted({s for s in sparsities if 0 <= s < 1})
+    places = sorted({row.place for row in rows if 0 <= row.place < 1})
+    levels = sorted({s for s in sparsities if 0 <= s < 1}) or places
     axes.set_xscale("log")
     axes.set_xlabel("sparsity: share of weights that are zero")
     if not levels:
         return
-    axes.set_xlim(1.35 * (1 - levels[0]), (1 - levels[-1]) / 1.35)
+    axes.set_xlim(1.35 * (1 - places[0]), (1 - places[-1]) / 1.35)
     axes.xaxis.set_major_locator(FixedLocator([1 - s for s in levels]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([level(s) for s in levels])
 
 
 def _legend(rows: Sequence[Row], outcomes: Sequence[Outcome], theme: Theme) -> list[Line2D]:
-    styles = looks({row.label: row.method for row in rows}, theme)
-    drawn = dict.fromkeys(row.label for row in rows if not row.reference)
-    handles = [_sample(styles[label], label, theme) for label in drawn]
+    handles = [_sample(look, label, theme) for label, look in _styles(rows, theme).items()]
     if dense_row(rows) is not None:
         handles.append(Line2D([], [], color=theme.ink, linewidth=1.2, label="dense, \u00b1 its spread"))
         handles.append(Line2D([], [], color=theme.soft, linestyle=(0, (2, 3)), label="one class for all"))

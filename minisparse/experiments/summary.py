@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from statistics import fmean, median, stdev
 
@@ -45,6 +45,7 @@ class Row:
     bytes: dict[str, float]
     seconds: float
     forward_seconds: float
+    epochs: int
     statuses: dict[str, int]
     notes: tuple[str, ...] = ()
     weakest: str = ""
@@ -66,6 +67,21 @@ class Row:
         """The method with its settings."""
         return f"{self.method} ({self.settings})" if self.settings else self.method
 
+    @property
+    def task(self) -> str:
+        """Model and data."""
+        return f"{self.model} on {self.data}"
+
+    @property
+    def finds(self) -> bool:
+        """Whether the sparsity is a result of the run instead of a setting."""
+        return self.sparsity_asked == 0 and self.sparsity > 0
+
+    @property
+    def place(self) -> float:
+        """Where the row stands on an axis of sparsity: what was asked, or else what was found."""
+        return self.sparsity if self.finds else self.sparsity_asked
+
 
 def mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN if there are none."""
@@ -84,7 +100,21 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(_but_seed(outcome), []).append(outcome)
-    return [_row(group) for group in groups.values()]
+    return _told_apart([_row(group) for group in groups.values()])
+
+
+def _told_apart(rows: list[Row]) -> list[Row]:
+    """Rows that differ in the length of training only say so, but those of the usual length."""
+    if not rows:
+        return rows
+    usual = Counter(row.epochs for row in rows).most_common(1)[0][0]
+    same = Counter((row.task, row.label, row.sparsity_asked) for row in rows)
+    found = []
+    for row in rows:
+        alike = same[row.task, row.label, row.sparsity_asked] > 1 and row.epochs != usual
+        parts = [part for part in (row.settings, f"epochs={row.epochs}") if part]
+        found.append(replace(row, settings=", ".join(parts)) if alike else row)
+    return found
 
 
 def _but_seed(outcome: Outcome) -> str:
@@ -92,6 +122,36 @@ def _but_seed(outcome: Outcome) -> str:
     facts = outcome.spec.to_json()
     facts.pop("seed", None)
     return repr(sorted(facts.items(), key=lambda item: item[0]))
+
+
+def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Pruned rows of one task that belong on one line, by label, each in the order of sparsity.
+
+    A method that finds its sparsity makes one line of its runs at several strengths: the settings in which
+    they differ are left out of the label.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row.reference:
+            found.setdefault(_curve_label(row, rows), []).append(row)
+    return {label: sorted(own, key=lambda row: row.place) for label, own in found.items()}
+
+
+def _curve_label(row: Row, rows: Sequence[Row]) -> str:
+    if not row.finds:
+        return row.label
+    family = [set(r.settings.split(", ")) for r in rows if r.finds and r.method == row.method]
+    shared = set.intersection(*family)
+    common = [part for part in row.settings.split(", ") if part and part in shared]
+    return f"{row.method} ({', '.join(common)})" if common else row.method
+
+
+def tasks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each pair of model and data."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.task, []).append(row)
+    return found
 
 
 def settings_text(outcome: Outcome) -> str:
@@ -130,6 +190,7 @@ def _row(group: Sequence[Outcome]) -> Row:
         bytes={name: mean(o.bytes[name] for o in ended) for name in formats},
         seconds=mean(o.seconds for o in ended),
         forward_seconds=mean(o.forward_seconds for o in ended),
+        epochs=first.spec.epochs,
         statuses=dict(Counter(o.status for o in group)),
         notes=tuple(notes),
         weakest=weakest(worst),

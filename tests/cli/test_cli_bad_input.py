@@ -34,7 +34,7 @@ TABLE = [
     ([*RUN, "--epochs"], 2, "MS100", "--epochs"),
     ([*RUN, "--spars", "0.9"], 2, "MS100", "Did you mean '--sparsity'?"),
     (["run", "dense", "--sparsity", "0.9"], 2, "MS100", "unknown option '--sparsity'"),
-    (["compare", "magnitude"], 2, "MS100", "'magnitude'"),
+    (["compare", "magnitude"], 2, "MS102", "unknown grid 'magnitude'"),
     # sparsity
     ([*RUN, "--sparsity", "90"], 2, "MS101", "got 90, expected 0 <= sparsity < 1. Did you mean 0.90?"),
     ([*RUN, "--sparsity", "95.5"], 2, "MS101", "Did you mean 0.955?"),
