@@ -21,10 +21,10 @@ from minisparse.cli.arguments import Parser
 from minisparse.cli.console import Meter, decimal, duration, percent, scaled
 from minisparse.cli.errors import DONE, FAILED, INCOMPLETE
 from minisparse.cli.flags import add_training, seeds, several, sparsity, training_settings
+from minisparse.cli.jobs import add_jobs, pool
 from minisparse.cli.pages import write_page
 from minisparse.cli.preflight import preflight
 from minisparse.errors import UsageError
-from minisparse.experiments.compare import compare
 from minisparse.experiments.grid import load
 from minisparse.experiments.plan import DEFAULT_PLAN, plan
 from minisparse.experiments.runner import Outcome
@@ -52,6 +52,7 @@ def add_arguments(parser: Parser) -> None:
     ):
         parser.value(flag, read=read, group=group, metavar="LIST", help=text)
     parser.add_argument("--fresh", action="store_true", help="run again what is stored already")
+    add_jobs(parser, group)
     add_training(parser)
 
 
@@ -110,7 +111,8 @@ def make(args: Namespace, specs: Sequence[RunSpec], store: Store) -> list[Outcom
     with args.screen.meter(max(1, missing)) as meter:
         watch = Watch(meter, len(specs) - missing, len(specs))
         try:
-            return compare(specs, store, watch, args.data_dir)
+            with pool(args.jobs, args.cluster, args.threads) as run_all:
+                return run_all(specs, store, watch, args.data_dir)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"{watch.finished} of {len(specs)} runs are saved in {args.out}; the same command resumes"

@@ -23,14 +23,14 @@ Progress = Callable[[float, RunSpec, Outcome | None], None]
 Execute = Callable[[RunSpec, str | Path | None, Callable[[TrainState], None]], Outcome]
 
 
-def _silent(done: float, spec: RunSpec, outcome: Outcome | None) -> None:
-    pass
+def silent(done: float, spec: RunSpec, outcome: Outcome | None) -> None:
+    """No progress."""
 
 
 def compare(
     specs: Sequence[RunSpec],
     store: Store,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     data_dir: str | Path | None = None,
     execute: Execute = execute,
 ) -> list[Outcome]:
