@@ -158,7 +158,7 @@ def compare_on(
     finally:
         client.unsubscribe_topic(TOPIC)
         client.cancel(list(waiting), force=True)
-    return [outcome for spec in specs if (outcome := found[spec.key]) is not None]
+    return [kept for spec in specs if (kept := found[spec.key]) is not None]
 
 
 def _finished(outcome: Outcome | None) -> bool:
