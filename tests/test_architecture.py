@@ -34,7 +34,9 @@ PARTS = {part: rank for rank, group in enumerate(ORDER) for part in group}
 # The package itself loads names on demand; `python -m minisparse` calls the command line.
 ENTRIES = {"__init__.py", "__main__.py"}
 # Modules found by name when a command asks for them, so that the others need not be loaded.
-DISPATCHERS = {"__init__.py", "methods/registry.py"} | {f"cli/{n}.py" for n in ("main", "bench", "explain", "jobs")}
+DISPATCHERS = {"__init__.py", "methods/registry.py"} | {
+    f"cli/{name}.py" for name in ("main", "bench", "explain", "jobs")
+}
 GENERATORS = {"Generator", "BitGenerator", "SeedSequence", "PCG64"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "torch", "jax", "autograd"}
 LONGEST_FUNCTION, LONGEST_FILE = 70, 400

@@ -10,7 +10,7 @@ Everything that changes lives in TrainState, so a method hashes, prints, seriali
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,12 +21,18 @@ from minisparse.nn.layer import LinearLayer
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
-from minisparse.sparsity.allocation import ERK, Allocation, Global
+from minisparse.sparsity.allocation import ERK, Allocation, Global, budget
+from minisparse.sparsity.control import Control, Untouched
+from minisparse.sparsity.groups import groups_of
+from minisparse.sparsity.parse import to_text
 from minisparse.sparsity.pattern import Pattern, Unstructured
+from minisparse.sparsity.sample import sample_layers
 from minisparse.sparsity.schedule import OneShot, Schedule
 from minisparse.sparsity.select import check_sparsity, select
 from minisparse.sparsity.shape import LayerShape
 from minisparse.training.state import TrainState
+
+ORIGIN = "control: weights before pruning"
 
 
 def setting(default: Any, help: str) -> Any:
@@ -39,11 +45,33 @@ def layer_shapes(network: Network) -> dict[str, LayerShape]:
     return {name: LayerShape(*layer.weight.geometry) for name, layer in network.prunable().items()}
 
 
+def dense_weights(network: Network) -> dict[str, Array]:
+    """Copies of the effective matrices (out, in) of all prunable layers."""
+    return {name: layer.weight.dense().copy() for name, layer in network.prunable().items()}
+
+
+def take_away(state: TrainState, control: Control, pattern: Pattern, origin: Mapping[str, Array]) -> None:
+    """Let a control act on the masks and weights of a network, before the training that follows.
+
+    origin: the value (out, in) that a weight takes on coming back, by layer.
+    """
+    network, before = state.network, state.network.masks()
+    after = control.masks(before, layer_shapes(network), pattern, state.rng("control: masks"))
+    if any((after[name] != mask).any() for name, mask in before.items()):
+        values = dense_weights(network)
+        state.rewire(after)
+        for name, layer in network.prunable().items():
+            layer.weight.assign(np.where(before[name], values[name], origin[name]))
+    if control.weights(network, state.rng("control: weights")):
+        state.optimizer.reset()
+
+
 @dataclass(frozen=True)
 class Method:
     """Base of all methods. Hooks do nothing unless a method says otherwise."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    demo: ClassVar[Mapping[str, Any]] = {}  # settings under which a dozen steps on a tiny network show it
 
     def length(self, horizon: int) -> int:
         """Steps of the whole run when one training has `horizon` steps."""
@@ -87,6 +115,8 @@ def _homogeneous(network: Network) -> bool:
 NEEDS = {
     "prunable layers": lambda network: bool(network.prunable()),
     "homogeneous activations": _homogeneous,
+    "hidden units": lambda network: bool(groups_of(network)),
+    "normalised hidden units": lambda network: any(group.norms for group in groups_of(network)),
 }
 
 
@@ -99,14 +129,21 @@ class Scored(Method, ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
     regrows: ClassVar[bool] = False
+    settles: ClassVar[bool] = True  # whether masks stay once the schedule's last level is imposed
 
     sparsity: float = setting(0.9, "share of prunable weights that are zero at the end")
     schedule: Schedule = setting(OneShot(0.5), "when to prune, and how far each time")
     allocation: Allocation = setting(Global(), "how the kept weights are shared among layers")
     pattern: Pattern = setting(Unstructured(), "which sets of weights stay or leave together")
+    control: Control = setting(Untouched(), "what is taken from the sparse network before it trains on")
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
+        if not self.settles and self.control != Untouched():
+            raise UsageError(
+                f"control of {type(self).__name__}: got {to_text(self.control)}, expected none, because "
+                "masks are chosen anew at every step."
+            )
 
     @abstractmethod
     def score(self, state: TrainState) -> dict[str, Array]:
@@ -114,23 +151,36 @@ class Scored(Method, ABC):
 
     def setup(self, state: TrainState) -> None:
         self.allocation.check(layer_shapes(state.network), self.sparsity)
+        if self.control.moves:
+            state.memory[ORIGIN] = dense_weights(state.network)
         self.impose(state)
 
     def after_update(self, state: TrainState) -> None:
         self.impose(state)
 
     def impose(self, state: TrainState) -> None:
-        """Prune to each level the schedule names for this step, scoring anew for each."""
-        for level in self.schedule.levels(state.step, state.horizon, self.sparsity):
+        """Prune to each level the schedule names for this step, scoring anew for each; then settle."""
+        levels = self.schedule.levels(state.step, state.horizon, self.sparsity)
+        for level in levels:
             if self.pattern.fixed_sparsity is None or level == self.sparsity:
                 self.prune_to(state, level)
+        if levels and state.step == self.schedule.curve(state.horizon, self.sparsity)[-1][0]:
+            self.settle(state)
+
+    def settle(self, state: TrainState) -> None:
+        """What happens once the last level is imposed: the control acts."""
+        take_away(state, self.control, self.pattern, state.memory.get(ORIGIN, {}))
+
+    def ranked(self, state: TrainState) -> dict[str, Array]:
+        """The scores as the control lets them be ranked."""
+        return self.control.scores(self.score(state))
 
     def prune_to(self, state: TrainState, sparsity: float) -> None:
         """Score, select and rewire once. Masks only shrink unless the method `regrows`."""
         network = state.network
         among = None if self.regrows else network.masks()
         masks = select(
-            self.score(state), layer_shapes(network), sparsity, self.allocation, self.pattern, among
+            self.ranked(state), layer_shapes(network), sparsity, self.allocation, self.pattern, among
         )
         state.rewire(masks)
 
@@ -216,7 +266,8 @@ class DynamicSparse(Method, ABC):
     """Sparse from start to finish: random masks, then weights change places now and then.
 
     A subclass defines `due` and `rewired`, and says by `replaces_step` whether an exchange takes the
-    place of the optimiser's step (before the step count rises) or follows it.
+    place of the optimiser's step (before the step count rises) or follows it. Topology is a list of flat
+    positions throughout, so that a network whose weights store present entries only never needs more.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prunable layers"})
@@ -234,14 +285,20 @@ class DynamicSparse(Method, ABC):
 
     @abstractmethod
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
-        """The new mask (out, in) of the layer of this name."""
+        """Ascending flat positions of the entries that are present after an exchange in this layer."""
 
     def setup(self, state: TrainState) -> None:
-        rng = state.rng("topology")
-        shapes = layer_shapes(state.network)
-        scores = {name: rng.random(shape.matrix) for name, shape in shapes.items()}
-        masks = select(scores, shapes, self.sparsity, self.allocation, Unstructured())
-        state.rewire(masks)
+        network = state.network
+        if not self.as_sparse_as_asked(network):
+            shapes, rng = layer_shapes(network), state.rng("topology")
+            state.rewire_flat(sample_layers(shapes, self.sparsity, self.allocation, rng))
+
+    def as_sparse_as_asked(self, network: Network) -> bool:
+        """Whether layers have the counts asked for already: a network made sparse keeps its topology."""
+        shapes = layer_shapes(network)
+        kept = {name: layer.weight.kept for name, layer in network.prunable().items()}
+        counts = self.allocation.counts(shapes, self.sparsity)
+        return sum(kept.values()) == budget(shapes, self.sparsity) if counts is None else kept == counts
 
     def update(self, state: TrainState) -> None:
         if not (self.replaces_step and self.due(state) and self.exchange_all(state)):
@@ -256,7 +313,7 @@ class DynamicSparse(Method, ABC):
         layers = state.network.prunable()
         sparse = {n: x for n, x in layers.items() if x.weight.kept < x.weight.size}
         if sparse:
-            state.rewire({name: self.rewired(name, layer, state) for name, layer in sparse.items()})
+            state.rewire_flat({name: self.rewired(name, layer, state) for name, layer in sparse.items()})
         return bool(sparse)
 
 

@@ -99,8 +99,8 @@ class Conv2d(LinearLayer):
     def reach(self, signal: Array) -> Array:
         rows = self.window.unfold(np.sign(channels_last(signal)))
         size = self.window.output_size(signal.shape[2:])
-        hits = np.sign(rows @ self.weight.mask.T.astype(signal.dtype))
-        return channels_first(hits.reshape(len(hits), *size, -1))
+        hits = np.sign(self.weight.connect(rows.reshape(-1, rows.shape[-1])))
+        return channels_first(hits.reshape(len(rows), *size, -1))
 
     def positions(self, shape: Shape) -> int:
         oh, ow = self.window.output_size((shape[1], shape[2]))

@@ -12,15 +12,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.random import Generator
 
 from minisparse.errors import ShapeError
 from minisparse.nn import rows as contract
+from minisparse.nn.init import Initializer
+from minisparse.nn.largest import block_rows
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight
 
 Shape = tuple[int, ...]
 Step = Callable[["Layer", Array, bool], Array | None]
+Role = Literal["producers", "norms", "consumers", "paddings"]
+
+
+class Flow(Protocol):
+    """Follows the units (channels, neurons) of a network from layer to layer; asked by `Layer.route`."""
+
+    def new(self, count: int) -> Array:
+        """Numbers for this many units that begin here."""
+
+    def join(self, a: Array, b: Array) -> Array:
+        """Units whose values are added one by one: from here on they are one each."""
+
+    def note(self, role: Role, layer: Layer, units: Array) -> None:
+        """Entry k (row, column, channel) of the layer belongs to units[k], in this role."""
 
 
 class Layer(ABC):
@@ -57,9 +77,20 @@ class Layer(ABC):
         """Which outputs depend on inputs: non-negative signal (1, *in), 0 = constant -> (1, *out)."""
         return self.forward(signal)
 
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        """Numbers of the units put out, one per output channel, from those read and a sample's shape."""
+        return units
+
+    def cut(self, inputs: Array, outputs: Array) -> None:
+        """Take these inputs and outputs (indices as `route` notes them) out of all arrays, in place."""
+        raise NotImplementedError(f"{type(self).__name__} has no units of its own")
+
     def params(self) -> dict[str, Param]:
         """Own parameters by name, those of children not included."""
         return {}
+
+    def reset(self, init: Initializer, rng: Generator) -> None:  # noqa: B027 - most have none
+        """Own parameters and buffers as when a layer is made; weights drawn by `init`."""
 
     def buffers(self) -> dict[str, Array]:
         """Arrays that belong to the state but are not trained (running statistics)."""
@@ -152,6 +183,25 @@ class LinearLayer(Layer):
     def reach(self, signal: Array) -> Array:
         """Outputs with a present weight from an input that is not constant, as 0 or 1."""
 
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        out, inputs = self.weight.shape
+        flow.note("consumers", self, np.tile(units, inputs // len(units)))
+        made = flow.new(out)
+        flow.note("producers", self, made)
+        return made
+
+    def cut(self, inputs: Array, outputs: Array) -> None:
+        self.weight = self.weight.without(outputs, inputs)
+        if self.bias is not None:
+            self.bias.set(np.delete(self.bias.value, outputs))
+        self.release()
+
+    def reset(self, init: Initializer, rng: Generator) -> None:
+        dtype = next(iter(self.weight.params().values())).value.dtype
+        self.weight.assign(init(self.weight.geometry, rng).astype(dtype))
+        if self.bias is not None:
+            self.bias.value[...] = 0
+
     def _entries(self, weight: Array, bias: Array) -> dict[str, Array]:
         own = self.weight.entries(weight)
         if self.bias is not None:
@@ -171,6 +221,13 @@ class LinearLayer(Layer):
         """dL/dW (out, in) at every entry, absent ones too, of the last backward pass."""
         rows, corows = self.rows, self.corows
         return corows.reshape(-1, corows.shape[-1]).T @ rows.reshape(-1, rows.shape[-1])
+
+    def gradient_blocks(self) -> Iterator[Array]:
+        """`dense_grad` a few rows (b, in) at a time, in order: all of it passes by, a block of it exists."""
+        rows, corows = (a.reshape(-1, a.shape[-1]) for a in (self.rows, self.corows))
+        step = block_rows(rows.shape[1], rows.itemsize)
+        for row in range(0, corows.shape[1], step):
+            yield corows[:, row : row + step].T @ rows
 
 
 def require(condition: bool, message: str) -> None:

@@ -66,7 +66,7 @@ class Linear(LinearLayer):
         return (out,)
 
     def reach(self, signal: Array) -> Array:
-        return np.sign(np.sign(signal) @ self.weight.mask.T)
+        return np.sign(self.weight.connect(np.sign(signal)))
 
     def positions(self, shape: Shape) -> int:
         return 1

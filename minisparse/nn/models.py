@@ -1,6 +1,8 @@
 """The models of the field by name, and any MLP from a string.
 
-    mlp:64-128-10         fully connected, ReLU between layers; 'mlp:64-128-10:tanh' for another activation
+    mlp:64-128-10         fully connected, ReLU between layers; 'mlp:64-128-10:tanh' for another activation,
+                          'mlp:64-128-10:all-relu=0.6' for slopes that alternate (S. Curci et al.,
+                          arXiv:2102.01732)
     lenet-300-100         Y. LeCun et al., Proc. IEEE 86(11), 1998
     lenet-5               6 and 16 filters of 5x5, 120 and 84 hidden units, with ReLU and max pooling
     lenet-5-caffe         the form many pruning papers call LeNet-5: 20 and 50 filters, 500 hidden units
@@ -25,6 +27,7 @@ from numpy.random import Generator
 
 from minisparse.errors import ShapeError, UsageError, unknown_name
 from minisparse.nn.activation import TABLE, Activation
+from minisparse.nn.all_relu import by_depth
 from minisparse.nn.conv import Conv2d
 from minisparse.nn.init import INITIALIZERS, Geometry, Initializer
 from minisparse.nn.layer import Layer, Shape
@@ -33,22 +36,28 @@ from minisparse.nn.network import Network
 from minisparse.nn.norm import BatchNorm2d
 from minisparse.nn.pool import Flatten, GlobalAvgPool, MaxPool2d
 from minisparse.nn.residual import Residual, Sequence, SubsamplePad
-from minisparse.nn.weight import MaskedWeight
+from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.nn.window import Window
 from minisparse.rng import generator
+
+Weights = Callable[[Geometry], Weight]
+
+
+def initialised(init: Initializer, rng: Generator) -> Weights:
+    """Dense float32 weights whose values `init` draws from `rng`, in the order they are asked for."""
+    return lambda geometry: MaskedWeight(init(geometry, rng).astype(np.float32), geometry)
 
 
 @dataclass
 class Builder:
-    """Makes layers with initial values drawn in the order they are asked for."""
+    """Makes layers whose weights `make` gives, asked for in the order data flows."""
 
-    rng: Generator
-    init: Initializer
+    make: Weights
 
-    def weight(self, geometry: Geometry) -> MaskedWeight:
+    def weight(self, geometry: Geometry) -> Weight:
         if min(geometry) < 1:
             raise ShapeError(f"layer (out, channels, kh, kw): got {geometry}, expected sizes >= 1.")
-        return MaskedWeight(self.init(geometry, self.rng).astype(np.float32), geometry)
+        return self.make(geometry)
 
     def linear(self, inputs: int, outputs: int) -> Linear:
         weight = self.weight((outputs, inputs, 1, 1))
@@ -76,14 +85,31 @@ def _head(b: Builder, layers: dict[str, Layer], shape: Shape, widths: list[int])
         inputs = width
 
 
+# activations that depend on the hidden layer they stand behind: text after '=' -> depth -> layer
+DEEP: dict[str, Callable[[str], Callable[[int], Activation]]] = {"all-relu": by_depth}
+
+
+def activations(text: str) -> Callable[[int], Activation]:
+    """What stands behind hidden layer 1, 2, ... by a name, or a name of DEEP as in 'all-relu=0.6'.
+
+    UnknownNameError for another name, UsageError for a value that cannot be used.
+    """
+    name, _, value = text.partition("=")
+    if name in DEEP:
+        return DEEP[name](value)
+    if text not in TABLE:
+        raise unknown_name("activation", text, [*TABLE, *DEEP])
+    return lambda depth: Activation(text)
+
+
 def mlp(b: Builder, shape: Shape, widths: list[int], activation: str = "relu") -> dict[str, Layer]:
-    """Layers fc1, fc2, ... of these widths; the input is flattened."""
+    """Layers fc1, fc2, ... of these widths; the input is flattened. Errors as of `activations`."""
     layers: dict[str, Layer] = {"flatten": Flatten()}
-    inputs = prod(shape)
+    inputs, behind = prod(shape), activations(activation)
     for k, width in enumerate(widths, 1):
         layers[f"fc{k}"] = b.linear(inputs, width)
         if k < len(widths):
-            layers[f"act{k}"] = Activation(activation)
+            layers[f"act{k}"] = behind(k)
         inputs = width
     return layers
 
@@ -194,8 +220,6 @@ def _mlp_plan(b: Builder, shape: Shape, outputs: int, text: str) -> dict[str, La
             f"model 'mlp:{text}': got widths {widths!r}, expected two or more positive integers "
             "joined by '-', such as mlp:64-128-10."
         )
-    if activation and activation not in TABLE:
-        raise unknown_name("activation", activation, TABLE)
     numbers = [int(p) for p in parts]
     if numbers[-1] != outputs or numbers[0] != prod(shape):
         raise ShapeError(
@@ -219,7 +243,10 @@ def _conv_plan(blocks: list[int]) -> Plan:
 
 
 PLANS: dict[str, tuple[str, Plan]] = {
-    "mlp": ("any fully connected network, e.g. mlp:64-128-10 or mlp:64-128-10:tanh", _mlp_plan),
+    "mlp": (
+        "any fully connected network, e.g. mlp:64-128-10, mlp:64-128-10:tanh or mlp:64-128-10:all-relu=0.6",
+        _mlp_plan,
+    ),
     "lenet-300-100": (
         "MLP with 300 and 100 hidden units",
         lambda b, s, o, t: mlp(b, s, [300, 100, o]),
@@ -238,22 +265,32 @@ PLANS: dict[str, tuple[str, Plan]] = {
 }
 
 
+def assemble(name: str, input_shape: Shape, outputs: int, weights: Weights) -> Network:
+    """The network of this name, with the weights that `weights(geometry)` gives its layers.
+
+    Raises UnknownNameError, UsageError or ShapeError when name or shapes do not fit.
+    """
+    kind, _, text = name.partition(":")
+    if kind not in PLANS:
+        raise unknown_name("model", name, PLANS)
+    if outputs < 1:
+        raise ShapeError(f"model '{name}' outputs: got {outputs}, expected at least 1.")
+    if text and kind not in ("mlp", "resnet-20"):
+        raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
+    return Network(PLANS[kind][1](Builder(weights), input_shape, outputs, text), input_shape, name)
+
+
 def make(name: str, input_shape: Shape, outputs: int, seed: int = 0, init: str = "kaiming-normal") -> Network:
     """A network for samples of `input_shape` with `outputs` outputs, float32, initialised from `seed`.
 
     Raises UnknownNameError, UsageError or ShapeError when name, initialiser or shapes do not fit.
     """
-    kind, _, text = name.partition(":")
-    if kind not in PLANS:
-        raise unknown_name("model", name, PLANS)
     if init not in INITIALIZERS:
         raise unknown_name("initializer", init, INITIALIZERS)
-    if outputs < 1:
-        raise ShapeError(f"model '{name}' outputs: got {outputs}, expected at least 1.")
-    if text and kind not in ("mlp", "resnet-20"):
-        raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
-    builder = Builder(generator(seed, "init"), INITIALIZERS[init])
-    return Network(PLANS[kind][1](builder, input_shape, outputs, text), input_shape, name)
+    drawn = initialised(INITIALIZERS[init], generator(seed, "init"))
+    network = assemble(name, input_shape, outputs, drawn)
+    network.init = INITIALIZERS[init]
+    return network
 
 
 class Task(Protocol):

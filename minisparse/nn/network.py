@@ -6,8 +6,10 @@ import copy
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.random import Generator
 
 from minisparse.errors import ShapeError
+from minisparse.nn.init import Initializer, kaiming_normal
 from minisparse.nn.layer import Layer, LinearLayer, Shape
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
@@ -15,12 +17,16 @@ from minisparse.nn.residual import Sequence
 
 
 class Network(Sequence):
-    """A Sequence that knows its input's shape and checks at once that all layers fit together."""
+    """A Sequence that knows its input's shape and checks at once that all layers fit together.
+
+    init: what `reinitialise` draws new weights by; a model made by name has the one it was made with.
+    """
 
     def __init__(self, layers: dict[str, Layer], input_shape: Shape, name: str = "network") -> None:
         """input_shape: one sample's. Raises ShapeError naming the first layer that does not fit."""
         super().__init__(layers)
         self.name = name
+        self.init: Initializer = kaiming_normal
         self.input_shape = tuple(input_shape)
         self.outputs = self._check()[0]
 
@@ -110,7 +116,15 @@ class Network(Sequence):
         for k, b in self.buffers().items():
             b[...] = state[k]
         for layer in self.prunable().values():
-            layer.weight.rewire(layer.weight.mask)
+            layer.weight.rewire_flat(layer.weight.flat)
+
+    def reinitialise(self, rng: Generator) -> None:
+        """Draw all weights anew, in place and in the order data flows; all else as when it was made.
+
+        Masks stay. An absent entry takes its draw and is 0, so that draws do not depend on masks.
+        """
+        for _, layer in self.walk():
+            layer.reset(self.init, rng)
 
     def release(self) -> None:
         for _, layer in self.walk():

@@ -15,11 +15,13 @@ Second-order passes are defined in evaluation mode, where samples stay independe
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import Generator
 
 from minisparse.errors import UsageError
 from minisparse.kernels.jit import threads_for
 from minisparse.kernels.norm import affine, batch_moments, blocks, pair_sums, pull_batch
-from minisparse.nn.layer import Layer, Shape, require
+from minisparse.nn.init import Initializer
+from minisparse.nn.layer import Flow, Layer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
 
@@ -41,6 +43,10 @@ class BatchNorm(Layer):
 
     def buffers(self) -> dict[str, Array]:
         return {"running_mean": self.running_mean, "running_var": self.running_var}
+
+    def reset(self, init: Initializer, rng: Generator) -> None:
+        self.gamma.value[...] = self.running_var[...] = 1
+        self.beta.value[...] = self.running_mean[...] = 0
 
     def _last(self, a: Array) -> Array:
         """Channel axis moved last; positions stay where they are in memory."""
@@ -137,6 +143,17 @@ class BatchNorm(Layer):
         self.beta.rgrad = rg.sum(axis=axes)
         rdx = (self.gamma.value * rg + self.gamma.v() * g) * self.inv
         return self.pull(dy), self._first(rdx)
+
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        flow.note("norms", self, units)
+        return units
+
+    def cut(self, inputs: Array, outputs: Array) -> None:
+        for p in (self.gamma, self.beta):
+            p.set(np.delete(p.value, outputs))
+        self.running_mean = np.delete(self.running_mean, outputs)
+        self.running_var = np.delete(self.running_var, outputs)
+        self.release()
 
     def reach(self, signal: Array) -> Array:
         return self._first(self._last(signal) * (self.gamma.value != 0))

@@ -14,7 +14,7 @@ import numpy as np
 from minisparse.errors import UsageError
 from minisparse.kernels.unfold import max_pool, scatter_pool
 from minisparse.nn.conv import channels_first, channels_last
-from minisparse.nn.layer import Layer, Shape, require
+from minisparse.nn.layer import Flow, Layer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array
 from minisparse.nn.window import Window
@@ -167,6 +167,9 @@ class Flatten(PointwiseLinear):
 
     def pull(self, dy: Array) -> Array:
         return dy.reshape(*dy.shape[:-1], *self.shape)
+
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        return np.repeat(units, int(np.prod(shape[1:])))
 
     def output_shape(self, shape: Shape) -> Shape:
         return (int(np.prod(shape)),)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minisparse.errors import UsageError
-from minisparse.nn.layer import Layer, Shape, Step, require
+from minisparse.nn.layer import Flow, Layer, Shape, Step, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array
 from minisparse.nn.pool import PointwiseLinear
@@ -74,6 +74,11 @@ class Sequence(Layer):
         for k, layer in enumerate(layers):
             yield from layer.paths(below + layers[:k])
 
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        for layer in self.layers.values():
+            units, shape = layer.route(units, shape, flow), layer.output_shape(shape)
+        return units
+
     def reach(self, signal: Array) -> Array:
         for layer in self.layers.values():
             signal = layer.reach(signal)
@@ -123,6 +128,9 @@ class Residual(Layer):
         yield from self.branch.paths(below)
         yield from self.shortcut.paths(below)
 
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        return flow.join(self.branch.route(units, shape, flow), self.shortcut.route(units, shape, flow))
+
     def reach(self, signal: Array) -> Array:
         return self.branch.reach(signal) + self.shortcut.reach(signal)
 
@@ -154,6 +162,14 @@ class SubsamplePad(PointwiseLinear):
         dx = np.zeros((*dy.shape[:-3], *self.shape), dtype=dy.dtype)
         dx[..., :: self.stride, :: self.stride] = dy[..., : self.shape[0], :, :]
         return dx
+
+    def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
+        wider = np.concatenate([units, flow.new(self.channels - len(units))])
+        flow.note("paddings", self, wider)
+        return wider
+
+    def cut(self, inputs: Array, outputs: Array) -> None:
+        self.channels -= len(outputs)
 
     def output_shape(self, shape: Shape) -> Shape:
         require(

@@ -7,6 +7,10 @@ no layer, optimiser or trainer changes for them.
 The map is Y = X W^T with X (r, in), W (out, in), Y (r, out), r = samples x positions. For a
 convolution the columns of W are the taps of the kernel with the input channel fastest,
 column = (ky * kw + kx) * c + channel, so that neighbouring columns are neighbouring input channels.
+
+Present entries are also seen as lists in row order: `flat`, their positions in the matrix laid out row after
+row, with `values` and `grads`; `place` and `rewire_flat` go the other way. What works on these lists never
+forms a matrix where the weight stores none, and is the same for weights that do.
 """
 
 from __future__ import annotations
@@ -20,6 +24,25 @@ from minisparse.nn import direct
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.window import Window
+
+
+def spread(flat: Array, values: Array, shape: tuple[int, int]) -> Array:
+    """Matrix with these values at these flat positions and zeros elsewhere."""
+    dense = np.zeros(shape[0] * shape[1], dtype=values.dtype)
+    dense[flat] = values
+    return dense.reshape(shape)
+
+
+def check_flat(flat: Array, size: int) -> Array:
+    """`flat` as int64; ShapeError unless it has ascending positions below `size`, none of them twice."""
+    at = np.asarray(flat)
+    ascends = at.ndim == 1 and at.dtype.kind in "iu" and bool(np.all(at[1:] > at[:-1]))
+    if not ascends or (at.size and not 0 <= at[0] <= at[-1] < size):
+        raise ShapeError(
+            f"flat positions: got {at.dtype} {at.shape}, expected ascending whole numbers from 0 to "
+            f"{size - 1}, none repeated."
+        )
+    return at.astype(np.int64, copy=False)
 
 
 class Weight(ABC):
@@ -88,14 +111,57 @@ class Weight(ABC):
         array had in the old one, or -1 if it is new or absent. The optimiser moves its slots by it.
         """
 
+    def without(self, rows: Array, columns: Array) -> Weight:
+        """A masked weight that lacks these rows and columns; all taps of an input channel leave together."""
+        kh, kw = self.geometry[2:]
+        value, mask = (np.delete(np.delete(a, rows, 0), columns, 1) for a in (self.dense(), self.mask))
+        return MaskedWeight(value, (len(value), value.shape[1] // (kh * kw), kh, kw), mask)
+
+    @property
+    def flat(self) -> Array:
+        """(kept,) int64 positions of the present entries in the matrix, row after row: ascending."""
+        return np.flatnonzero(self.mask)
+
+    @property
+    def values(self) -> Array:
+        """(kept,) the present entries in the order of `flat`; to be read, `place` writes."""
+        return self.dense().reshape(-1)[self.flat]
+
+    @property
+    def grads(self) -> Array:
+        """(kept,) dL/dW of the present entries, in the order of `flat`, after a backward pass.
+
+        Raises MethodError where the parameters are not entries of the matrix.
+        """
+        raise self._not_entries("gradient of the entries", "Finish the method that put it there first.")
+
+    def place(self, values: Array) -> dict[str, Array]:
+        """values (kept,), a number for each present entry in the order of `flat`, laid out as each Param is.
+
+        Raises MethodError where the parameters are not entries of the matrix.
+        """
+        return self.entries(spread(self.flat, values, self.shape))
+
+    def rewire_flat(self, flat: Array) -> dict[str, Array]:
+        """`rewire` to the entries at these ascending flat positions; ShapeError if they are not."""
+        flat = check_flat(flat, self.size)
+        return self.rewire(spread(flat, np.ones(flat.size, dtype=bool), self.shape))
+
+    def connect(self, x: Array) -> Array:
+        """x M^T with the mask M as zeros and ones: (r, in) -> (r, out)."""
+        return x @ self.mask.T.astype(x.dtype)
+
     def entries(self, a: Array) -> dict[str, Array]:
         """a (..., out, in), a number for each entry of the matrix, laid out as each Param is.
 
         Raises MethodError where the parameters are not entries of the matrix.
         """
-        raise MethodError(
-            f"curvature of {type(self).__name__}: got parameters that are not entries of the matrix, "
-            "expected a weight that stores them. Use Hessian-vector products instead."
+        raise self._not_entries("curvature", "Use Hessian-vector products instead.")
+
+    def _not_entries(self, what: str, remedy: str) -> MethodError:
+        return MethodError(
+            f"{what} of {type(self).__name__}: got parameters that are not entries of the matrix, "
+            f"expected a weight that stores them. {remedy}"
         )
 
     def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
@@ -202,6 +268,10 @@ class MaskedWeight(Weight):
     def assign(self, dense: Array) -> None:
         self.param.value[...] = dense
         self._clear(self.param.value)
+
+    @property
+    def grads(self) -> Array:
+        return self.param.grad.reshape(-1)[self.flat]
 
     def entries(self, a: Array) -> dict[str, Array]:
         return {"weight": a if self._mask is None else a * self._mask}

@@ -1,12 +1,12 @@
-"""Text <-> schedule, allocation and pattern, for the command line and for canonical JSON.
+"""Text <-> schedule, allocation, pattern and control, for the command line and for canonical JSON.
 
-    text     = head [":" settings]
+    text     = head [":" settings]           controls: several such joined by "+"
     head     = a name of the registry, or a shorthand such as 2:4
     settings = value (of the first setting) | key=value {"," key=value}
 
 as in ``cubic``, ``cubic:begin=0.1,end=0.8``, ``rounds:5``, ``2:4``, ``block:rows=4,cols=4``,
-``explicit:fc1=0.9,fc2=0.5``. `to_text` writes the settings that differ from their defaults, or all
-of them on demand; parsing either text gives an equal value back.
+``explicit:fc1=0.9,fc2=0.5``, ``reinit+shuffle``. `to_text` writes the settings that differ from their
+defaults, or all of them on demand; parsing either text gives an equal value back.
 """
 
 import re
@@ -26,12 +26,15 @@ from minisparse.sparsity.allocation import (
     Global,
     Uniform,
 )
+from minisparse.sparsity.control import Combined, Control, Invert, Reinit, Shuffle, Untouched, combine
 from minisparse.sparsity.explicit import Explicit
 from minisparse.sparsity.pattern import NM, Block, Column, InChannel, Pattern, Row, Unstructured
 from minisparse.sparsity.schedule import Cubic, Exponential, Linear, OneShot, Rounds, Schedule
+from minisparse.sparsity.slow_last import SlowLast
+from minisparse.sparsity.sparse_init import SparseInit
 
-Axis: TypeAlias = Schedule | Allocation | Pattern
-AxisT = TypeVar("AxisT", bound=Schedule | Allocation | Pattern)
+Axis: TypeAlias = Schedule | Allocation | Pattern | Control
+AxisT = TypeVar("AxisT", bound=Schedule | Allocation | Pattern | Control)
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "one-shot": OneShot,
@@ -48,6 +51,7 @@ ALLOCATIONS: dict[str, type[Allocation]] = {
     "equal-per-layer": EqualPerLayer,
     "first-dense": FirstDense,
     "first-last": FirstLast,
+    "slow-last": SlowLast,
     "explicit": Explicit,
 }
 PATTERNS: dict[str, type[Pattern]] = {
@@ -57,6 +61,13 @@ PATTERNS: dict[str, type[Pattern]] = {
     "row": Row,
     "column": Column,
     "in-channel": InChannel,
+}
+CONTROLS: dict[str, type[Control]] = {
+    "none": Untouched,
+    "reinit": Reinit,
+    "shuffle": Shuffle,
+    "invert": Invert,
+    "sparse-init": SparseInit,
 }
 
 
@@ -75,11 +86,19 @@ def parse_pattern(text: str) -> Pattern:
     return _parse("pattern", text, PATTERNS)
 
 
+def parse_control(text: str) -> Control:
+    """The control, or the controls joined by '+', that `text` names; UsageError in one line otherwise."""
+    parts = text.split("+") if isinstance(text, str) else [text]
+    return combine(*(_parse("control", part, CONTROLS) for part in parts))
+
+
 def to_text(value: Axis, full: bool = False) -> str:
     """Text that parses back to an equal value; `full` also writes the settings left at default.
 
     UsageError for a value whose class is in no registry.
     """
+    if isinstance(value, Combined):
+        return "+".join(to_text(part, full) for part in value.parts)
     head = _name_of(value)
     settings: dict[str, str] = {}
     for entry in fields(value):
@@ -96,11 +115,13 @@ def to_text(value: Axis, full: bool = False) -> str:
 
 
 def _name_of(value: Any) -> str:
-    for registry in (SCHEDULES, ALLOCATIONS, PATTERNS):
+    for registry in (SCHEDULES, ALLOCATIONS, PATTERNS, CONTROLS):
         for name, cls in registry.items():
             if type(value) is cls:
                 return name
-    raise UsageError(f"value has no text form: got {value!r}, expected a schedule, allocation or pattern.")
+    raise UsageError(
+        f"value has no text form: got {value!r}, expected a schedule, allocation, pattern or control."
+    )
 
 
 def _write(setting: Any) -> str:

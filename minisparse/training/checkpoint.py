@@ -1,7 +1,8 @@
 """Saved networks: arrays in one safetensors file, and a manifest that proves them whole.
 
     <folder>/manifest.json                 what the network is; size and SHA-256 of each file; of itself
-    <folder>/weights-<digest>.safetensors  parameters, buffers, and masks packed to bits
+    <folder>/weights-<digest>.safetensors  parameters, buffers, and masks packed to bits; of layers in a
+                                           storage format the entries alone, see `training.entries`
 
 Writing goes temporary file -> flush -> fsync -> os.replace -> fsync of the folder. The arrays carry
 their digest in the file name, so a new checkpoint never overwrites the old one's arrays: replacing the
@@ -12,7 +13,8 @@ Reading trusts nothing: sizes and digests are verified before anything is parsed
 byte for byte what its content encodes to, and names, shapes and types must be those of the model it
 names. Nothing is unpickled or evaluated. Every damage is a CheckpointError that names the file.
 
-Any Weight is saved as its effective matrix and mask, and comes back as a MaskedWeight.
+A weight in a storage format comes back in that format, without a matrix at any moment. Any other Weight is
+saved as its effective matrix and mask, and comes back as a MaskedWeight.
 """
 
 from __future__ import annotations
@@ -22,13 +24,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
@@ -37,21 +38,30 @@ from minisparse.nn.init import Geometry
 from minisparse.nn.models import PLANS, Builder
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
-from minisparse.rng import generator
+from minisparse.nn.weight import MaskedWeight, Weight
+from minisparse.training.born import nothing
+from minisparse.training.entries import described, from_arrays, to_arrays
+from minisparse.weights.stored import StoredWeight
 
-FORMAT = 1
+FORMAT = 2  # of a checkpoint that has layers in storage formats; all others are of format PLAIN
+PLAIN = 1
 KIND = "minisparse network"
 MANIFEST = "manifest.json"
 TEMPORARY = ".minisparse-tmp"
 MAX_MANIFEST = 1 << 20
 MAX_BYTES = 4 << 30
+MOST = 1 << 62  # weights of a layer
 PRECISIONS = ("float32", "float64")
 Folder = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a saved network is. `files` maps a file's name to its size and SHA-256."""
+    """What a saved network is.
+
+    files     a file's name -> its size and SHA-256
+    storage   a layer's name -> the format it is stored in and its settings; masked layers are left out
+    """
 
     model: str
     input_shape: tuple[int, ...]
@@ -60,6 +70,7 @@ class Manifest:
     method: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    storage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def save(
@@ -72,8 +83,11 @@ def save(
     """
     place = Path(folder)
     arrays = _arrays(network)
-    frame = Manifest(network.name, network.input_shape, network.outputs, str(network.dtype))
     try:
+        storage = {name: described(weight) for name, weight in _stored(network).items()}
+        frame = Manifest(
+            network.name, network.input_shape, network.outputs, str(network.dtype), storage=storage
+        )
         _fill(_skeleton(frame, arrays), arrays)
     except CheckpointError as error:
         raise UsageError(
@@ -86,9 +100,7 @@ def save(
     _sweep(place, "*" + TEMPORARY)
     write_atomic(place / name, content)
     files = {name: {"sha256": digest, "size": len(content)}}
-    manifest = Manifest(
-        frame.model, frame.input_shape, frame.outputs, frame.dtype, method, dict(settings or {}), files
-    )
+    manifest = replace(frame, method=method, settings=dict(settings or {}), files=files)
     write_atomic(place / MANIFEST, _encode(manifest))
     _sweep(place, "weights-*.safetensors", besides=name)
 
@@ -177,7 +189,9 @@ def _sweep(folder: Path, pattern: str, besides: str = "") -> None:
 
 def _encode(manifest: Manifest) -> bytes:
     """The one text a manifest has: sorted, ASCII, with the SHA-256 of all other fields."""
-    facts = {"format": FORMAT, "kind": KIND, **asdict(manifest)}
+    facts = {"format": FORMAT if manifest.storage else PLAIN, "kind": KIND, **asdict(manifest)}
+    if not manifest.storage:
+        del facts["storage"]  # as format 1 has it
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     facts["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     return (json.dumps(facts, sort_keys=True, allow_nan=False, indent=1) + "\n").encode()
@@ -191,7 +205,8 @@ def _plausible(m: Manifest) -> bool:
         Path(name).name == name and type(facts["size"]) is int and isinstance(facts["sha256"], str)
         for name, facts in m.files.items()
     )
-    return whole and text and files and len(m.files) == 1 and m.dtype in PRECISIONS
+    storage = all(type(facts) is dict and isinstance(facts["format"], str) for facts in m.storage.values())
+    return whole and text and files and storage and len(m.files) == 1 and m.dtype in PRECISIONS
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -222,50 +237,76 @@ def _damaged(path: Path, got: str, expected: str) -> CheckpointError:
     )
 
 
+def _stored(network: Network) -> dict[str, StoredWeight]:
+    """The weights in storage formats, by layer."""
+    weights = {name: layer.weight for name, layer in network.prunable().items()}
+    return {name: weight for name, weight in weights.items() if isinstance(weight, StoredWeight)}
+
+
 def _arrays(network: Network) -> dict[str, Array]:
-    """Every array of a network by name: effective weights, packed masks, other parameters, buffers."""
+    """Every array of a network by name: weights as entries or matrices with packed masks, and all others."""
     if str(network.dtype) not in PRECISIONS:
         raise UsageError(
             f"network '{network.name}' cannot be saved: got {network.dtype}, expected one of "
             f"{', '.join(PRECISIONS)}."
         )
     arrays = {f"{key}": p.value for key, p in network.params().items()}
+    stored = _stored(network)
     for name, layer in network.prunable().items():
         for key in layer.weight.params():
             del arrays[f"{name}.{key}"]
-        arrays[f"{name}.weight"] = layer.weight.dense()
-        arrays[f"{name}.mask"] = np.packbits(layer.weight.mask, axis=None)
+        if name in stored:
+            arrays |= {f"{name}.{part}": a for part, a in to_arrays(stored[name]).items()}
+        else:
+            arrays[f"{name}.weight"] = layer.weight.dense()
+            arrays[f"{name}.mask"] = np.packbits(layer.weight.mask, axis=None)
     arrays |= network.buffers()
     return {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}
 
 
 def _skeleton(manifest: Manifest, arrays: Mapping[str, Array]) -> Network:
-    """The model of this name, all weights 0.
+    """The model of this name: matrices are 0, layers in storage formats have their entries.
 
-    A model with more weights than the file has numbers is refused before it is allocated, so that a
+    A model that needs more numbers than the file has is refused before it is allocated, so that a
     short file cannot ask for a large amount of memory.
     """
     budget = sum(a.size for a in arrays.values())
 
-    def zeros(geometry: Geometry, rng: Generator) -> Array:
+    def spend(numbers: int) -> None:
         nonlocal budget
-        budget -= prod(geometry)
+        budget -= numbers
         if budget < 0:
             raise CheckpointError(f"does not fit: got too few numbers, expected model '{manifest.model}'.")
-        return np.zeros((geometry[0], prod(geometry[1:])), dtype=np.float32)
+
+    def empty(geometry: Geometry) -> Weight:
+        spend(geometry[0])
+        if prod(geometry) >= MOST:
+            raise CheckpointError(f"does not fit: got a layer of {prod(geometry)} weights, expected fewer.")
+        return nothing(geometry)
 
     kind, _, text = manifest.model.partition(":")
     if kind not in PLANS:
         raise CheckpointError(
             f"does not fit: got model '{manifest.model}', expected one of {', '.join(PLANS)}."
         )
-    builder, shape = Builder(generator(0, "init"), zeros), manifest.input_shape
     try:
-        layers = PLANS[kind][1](builder, shape, manifest.outputs, text)
-        network = Network(layers, shape, manifest.model)
+        layers = PLANS[kind][1](Builder(empty), manifest.input_shape, manifest.outputs, text)
+        network = Network(layers, manifest.input_shape, manifest.model)
     except UsageError as error:
         raise CheckpointError(f"does not fit: {error}") from None
-    return network.astype(np.dtype(manifest.dtype))
+    network, dtype = network.astype(np.dtype(manifest.dtype)), np.dtype(manifest.dtype)
+    known = network.prunable()
+    odd = sorted(set(manifest.storage) - set(known))
+    if odd:
+        raise CheckpointError(f"does not fit: got storage of layer '{odd[0]}', expected layers of the model.")
+    for name, layer in known.items():
+        weight = layer.weight
+        if name in manifest.storage:
+            layer.weight = from_arrays(name, manifest.storage[name], weight.geometry, arrays, dtype)
+        else:
+            spend(weight.size - weight.shape[0])
+            layer.weight = MaskedWeight(np.zeros(weight.shape, dtype=dtype), weight.geometry)
+    return network
 
 
 def _fill(network: Network, arrays: Mapping[str, Array]) -> None:
@@ -282,11 +323,15 @@ def _fill(network: Network, arrays: Mapping[str, Array]) -> None:
                 f"does not fit: got array '{key}' {have[1]} of shape {have[0]}, expected {want[1]} of "
                 f"shape {want[0]}."
             )
+    stored = _stored(network)
     for key, p in network.params().items():
-        p.value[...] = arrays[key]
+        if key.rpartition(".")[0] not in stored or not key.endswith(".weight"):
+            p.value[...] = arrays[key]
     for key, buffer in network.buffers().items():
         buffer[...] = arrays[key]
     for name, layer in network.prunable().items():
+        if name in stored:
+            continue
         bits = np.unpackbits(arrays[f"{name}.mask"], count=layer.weight.size)
         mask = bits.reshape(layer.weight.shape).astype(bool)
         if np.count_nonzero(arrays[f"{name}.weight"][~mask]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from minisparse.nn.param import Array
 from minisparse.training.collapse import collapse
 from minisparse.training.loop import fit
 from minisparse.training.state import TrainState
+from minisparse.training.storage import adopt, adopt_first, check_storage
 
 PROBE_PER_CLASS = 10
+PIECE = 1024  # samples evaluated at once,
+WIDEST = 1 << 26  # or fewer, so that no layer's outputs are more numbers than this
 
 
 @dataclass
@@ -70,13 +73,17 @@ def sparsity(network: Network) -> float:
 
 def evaluate(network: Network, loss: Loss, x: Array, target: Array) -> tuple[float, float]:
     """(mean loss, accuracy) in evaluation mode."""
-    y = network.predict(x)
+    widest = max([layer.weight.shape[0] for layer in network.prunable().values()], default=1)
+    y = network.predict(x, max(1, min(PIECE, WIDEST // widest)))
     return float(loss.value(y, target)), loss.accuracy(y, target)
 
 
-def _stream(data: Dataset, size: int, seed: int) -> Iterator[tuple[Array, Array]]:
-    for epoch in count():
-        yield from batches(data, size, seed, epoch)
+def _stream(data: Dataset, size: int, state: TrainState) -> Iterator[tuple[Array, Array]]:
+    """All batches from the step on at which the state is when the first is asked for."""
+    epoch, done = divmod(state.step, state.steps_per_epoch)
+    yield from islice(batches(data, size, state.seed, epoch), done, None)
+    for later in count(epoch + 1):
+        yield from batches(data, size, state.seed, later)
 
 
 def _epoch_loss(sums: list[float]) -> float:
@@ -97,6 +104,7 @@ def train(
     loss: str | None = None,
     seed: int = 0,
     strict: bool = False,
+    storage: str | None = None,
     progress: Callable[[TrainState], None] = lambda state: None,
 ) -> Run:
     """Train a copy of `network` with `method`; neither argument is changed.
@@ -104,12 +112,17 @@ def train(
     epochs is the length of one training; a method that rewinds runs longer (`Method.length`). The loss
     defaults to cross-entropy for classes and MSE for targets. A run that diverges or collapses is
     returned with that status, or raised as NonFiniteError or LayerCollapseError if `strict`.
+
+    storage names a format (of `weights.formats`, or "masked") in which layers with absent weights are kept
+    and trained from the step on that prunes them; None leaves every weight as it comes. MethodError before
+    the first step for a method that cannot train so, SparseFormatError for masks the format cannot store.
     """
     _check(network, data, epochs, batch)
     method.check(network)
+    per_epoch = steps_per_epoch(data.n_train, batch)
+    check_storage(storage, method, epochs * per_epoch)
     work = network.copy()
     data = data.astype(work.dtype)
-    per_epoch = steps_per_epoch(data.n_train, batch)
     name = loss or ("mse" if data.classes is None else "cross-entropy")
     sample = probe(data, PROBE_PER_CLASS, seed)
     state = TrainState(
@@ -120,6 +133,8 @@ def train(
     losses: list[float] = []
 
     def record(state: TrainState) -> None:
+        if storage is not None:
+            adopt(state, storage) if state.step else adopt_first(state, storage, method)
         if state.step:
             losses.append(state.value)
         if state.step % per_epoch == 0 or state.step == method.length(state.horizon):
@@ -130,7 +145,7 @@ def train(
 
     start = time.perf_counter()
     try:
-        fit(state, method, _stream(data, batch, seed), record)
+        fit(state, method, _stream(data, batch, state), record)
     except NonFiniteError as error:
         if strict:
             raise

@@ -62,10 +62,18 @@ class TrainState:
         return self.train_x[order], self.train_t[order]
 
     def rewire(self, masks: dict[str, Array]) -> None:
-        """Impose masks by layer name and move the optimiser's slots: the one way to change topology."""
+        """Impose masks by layer name and move the optimiser's slots: one of two ways to change topology."""
         layers = self.network.prunable()
-        for name, mask in masks.items():
-            for key, source in layers[name].weight.rewire(mask).items():
+        self._moved({name: layers[name].weight.rewire(mask) for name, mask in masks.items()})
+
+    def rewire_flat(self, flats: dict[str, Array]) -> None:
+        """The same from ascending flat positions of the entries that are to be present, by layer name."""
+        layers = self.network.prunable()
+        self._moved({name: layers[name].weight.rewire_flat(flat) for name, flat in flats.items()})
+
+    def _moved(self, sources: dict[str, dict[str, Array]]) -> None:
+        for name, moved in sources.items():
+            for key, source in moved.items():
                 self.optimizer.remap(f"{name}.{key}", source)
         self.topology += 1
 

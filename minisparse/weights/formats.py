@@ -33,9 +33,8 @@ MASKED = "masked"
 def entries(weight: Weight) -> tuple[CSRPattern, Array]:
     """The present entries of any weight in row order, and their values."""
     if isinstance(weight, StoredWeight):
-        return weight.rows()[0], weight.row_values()
-    pattern = CSRPattern.from_mask(weight.mask)
-    return pattern, weight.dense().reshape(-1)[pattern.flat]
+        return weight.rows()[0], weight.values
+    return CSRPattern.from_flat(weight.flat, weight.shape), weight.values
 
 
 def convert(weight: Weight, name: str, **settings: Any) -> Weight:

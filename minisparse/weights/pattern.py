@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from minisparse.errors import SparseFormatError
 from minisparse.kernels.order import Order, cut
 from minisparse.nn.param import Array
+from minisparse.nn.weight import spread
 
 # (columns up to which a type can count, type): the smallest that can is used
 INDEX_TYPES: tuple[tuple[int, type], ...] = ((1 << 16, np.uint16), (1 << 31, np.int32), (1 << 63, np.int64))
@@ -85,13 +86,6 @@ class CSRPattern:
             cut(self.indptr, self.indices, width, cuts)
             self._orders = {width: Order(cuts[:-1], cuts[1:], self.indices, width, False, self.indptr)}
         return self._orders[width]
-
-
-def spread(flat: Array, values: Array, shape: tuple[int, int]) -> Array:
-    """Matrix with these values at these flat positions and zeros elsewhere."""
-    dense = np.zeros(shape[0] * shape[1], dtype=values.dtype)
-    dense[flat] = values
-    return dense.reshape(shape)
 
 
 def panel_width(nnz: int, shape: tuple[int, int]) -> int:

@@ -19,10 +19,10 @@ from minisparse.kernels import panels
 from minisparse.kernels.lanes import aligned
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
-from minisparse.nn.weight import Weight
+from minisparse.nn.weight import Weight, check_flat, spread
 from minisparse.nn.window import Window
 from minisparse.weights import convolution
-from minisparse.weights.pattern import CSRPattern, spread
+from minisparse.weights.pattern import CSRPattern
 
 Geometry = tuple[int, int, int, int]
 
@@ -103,9 +103,17 @@ class StoredWeight(Weight):
             self._rows = CSRPattern.from_flat(flat[slots], self.shape), slots
         return self._rows
 
-    def row_values(self) -> Array:
-        """(nnz) the entries in row order."""
+    @property
+    def flat(self) -> Array:
+        return self.rows()[0].flat
+
+    @property
+    def values(self) -> Array:
         return _taken(self.param.value, self.rows()[1])
+
+    @property
+    def grads(self) -> Array:
+        return _taken(self.param.grad, self.rows()[1])
 
     @property
     def bytes(self) -> int:
@@ -124,10 +132,10 @@ class StoredWeight(Weight):
         return {"weight": self.param}
 
     def dense(self) -> Array:
-        return spread(self.rows()[0].flat, self.row_values(), self.shape)
+        return spread(self.flat, self.values, self.shape)
 
     def rdense(self) -> Array:
-        return spread(self.rows()[0].flat, _taken(self.param.v(), self.rows()[1]), self.shape)
+        return spread(self.flat, _taken(self.param.v(), self.rows()[1]), self.shape)
 
     def apply(self, x: Array, mode: Mode) -> Array:
         """Y = X W^T. A batch comes back feature by feature in memory (the strides of a transpose)."""
@@ -159,12 +167,12 @@ class StoredWeight(Weight):
     def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
         if not convolution.available(self.param.value, x):
             return super().correlate(x, window, mode)
-        return convolution.forward(self.rows()[0], self.row_values(), x, window)
+        return convolution.forward(self.rows()[0], self.values, x, window)
 
     def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
         if not convolution.available(self.param.value, dy):
             return super().correlate_pull(dy, window, size)
-        return convolution.transposed(self.rows()[0], self.row_values(), dy, window, size)
+        return convolution.transposed(self.rows()[0], self.values, dy, window, size)
 
     def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
         if not convolution.available(self.param.value, x, dy):
@@ -181,19 +189,26 @@ class StoredWeight(Weight):
         return values
 
     def _put(self, target: Array, values: Array) -> None:
-        """Write values in row order into the slots of an array laid out as the Param is."""
+        """Write values (..., nnz) in row order into the slots of an array laid out as the Param is."""
         slots = self.rows()[1]
-        target.reshape(-1)[slice(None) if slots is None else slots] = values
+        target.reshape(*values.shape[:-1], -1)[..., slice(None) if slots is None else slots] = values
+
+    def connect(self, x: Array) -> Array:
+        pattern = self.rows()[0]
+        y = panels.room(self.shape[0], len(x), x.dtype)
+        panels.multiply(pattern.order(), np.ones(pattern.nnz, dtype=x.dtype), x.T, y)
+        return y[:, : len(x)].T
 
     def assign(self, dense: Array) -> None:
-        self._put(self.param.value, dense.reshape(-1)[self.rows()[0].flat])
+        self._put(self.param.value, dense.reshape(-1)[self.flat])
 
     def entries(self, a: Array) -> dict[str, Array]:
-        pattern, slots = self.rows()
-        values = a.reshape(*a.shape[:-2], -1)[..., pattern.flat]
-        laid = np.zeros((*a.shape[:-2], self.param.value.size), dtype=a.dtype)
-        laid[..., slice(None) if slots is None else slots] = values
-        return {"weight": laid.reshape(*a.shape[:-2], *self.param.value.shape)}
+        return self.place(a.reshape(*a.shape[:-2], -1)[..., self.flat])
+
+    def place(self, values: Array) -> dict[str, Array]:
+        laid = np.zeros((*values.shape[:-1], *self.param.value.shape), dtype=values.dtype)
+        self._put(laid, values)
+        return {"weight": laid}
 
     def rewire(self, mask: Array) -> dict[str, Array]:
         if mask.shape != self.shape or mask.dtype != bool:
@@ -204,7 +219,7 @@ class StoredWeight(Weight):
         return self.rewire_flat(np.flatnonzero(mask))
 
     def rewire_flat(self, flat: Array) -> dict[str, Array]:
-        """`rewire` to the entries at these ascending flat positions, without a matrix of any kind."""
+        flat = check_flat(flat, self.size)
         old, slots = self.rows()
         old_flat = old.flat
         at = np.minimum(np.searchsorted(old_flat, flat), max(0, old.nnz - 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, field, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,17 @@ from minisparse.nn.norm import BatchNorm1d
 from minisparse.nn.optim import SGD, Adam, AdamW, Optimizer
 from minisparse.sparsity import (
     Allocation,
+    Control,
     Pattern,
     Schedule,
     kept_count,
     parse_allocation,
+    parse_control,
     parse_pattern,
     parse_schedule,
     to_text,
 )  # fmt: skip
+from minisparse.sparsity.groups import groups_of
 from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
 from tests.methods.problems import clusters, conv_net, mlp
@@ -63,6 +66,17 @@ def largest_row(network: Network) -> int:
     return max(layer.weight.shape[1] for layer in network.prunable().values())
 
 
+def largest_unit(network: Network) -> int:
+    """Weights that leave with the unit of a group that has the most, in rows and columns."""
+    layers, most = network.prunable(), 0
+    for group in groups_of(network):
+        rows = sum(layers[name].weight.shape[1] * index.shape[1] for name, index in group.producers)
+        columns = sum(layers[name].weight.shape[0] * index.shape[1] for name, index in group.consumers)
+        most = max(most, rows + columns)
+    return most
+
+
+UNITS = Case(slack=largest_unit, reason="whole units leave: the count is the nearest that units can make")
 ROWS = Case(slack=largest_row, reason="whole rows leave: the count is the nearest that rows can make")
 
 CASES: dict[str, Case] = {
@@ -76,7 +90,30 @@ CASES: dict[str, Case] = {
         reason="rows and columns of a bottleneck leave, of which some must stay; what they span is dense",
     ),
     "dense": Case(nothing={}),
+    "dctps": Case(
+        {"support": "rigl", "every": 2},
+        zeros=False,
+        nothing={"sparsity": 0.0, "offset": False},
+        reason="no entry of W is 0: the count is that of its sparse part, where the offset is added to it",
+    ),
     "imp": Case({"rounds": 2, "rewind": 0.25}),
+    "scratch": Case({"budget": 2}),
+    "early-bird": Case({"window": 2, "threshold": 0.3}),
+    "amc": Case(
+        {"episodes": 4, "warmup": 2, "validation": 24, "samples": 24},
+        counts=False,
+        reason="the sparsity is a share of MACs, and what the agent finds may cost less",
+    ),
+    "channel-pruning": Case(
+        {"samples": 32},
+        counts=False,
+        reason="whole channels leave, those of residual streams stay: never more weights than asked, or one "
+        "channel each",
+    ),
+    "filter-norm": UNITS,
+    "taylor": UNITS,
+    "group-lasso": replace(UNITS, nothing={"sparsity": 0.0, "strength": 0.0}),
+    "slimming": replace(UNITS, nothing={"sparsity": 0.0, "strength": 0.0}),
     "rigl": Case({"every": 2, "alpha": 0.6}),
     "srigl": Case(
         {"every": 2, "alpha": 0.6},
@@ -127,6 +164,11 @@ CASES: dict[str, Case] = {
         nothing={"initial": -100.0, "decay": 0.0},
         reason="sparsity is found; a weight below the threshold keeps its value",
     ),
+    "subspace": Case(
+        {"dimension": 5},
+        nothing=None,
+        reason="all weights are kept; with all directions it is dense training up to rounding only",
+    ),
     "variational-dropout": Case(
         counts=False,
         zeros=False,
@@ -154,6 +196,8 @@ NARROW: dict[str, Callable[[], Network]] = {
 # a network that lacks what each need asks for
 VIOLATIONS: dict[str, Callable[[], Network]] = {
     "prunable layers": lambda: Network({"norm": BatchNorm1d(8)}, (8,)),
+    "hidden units": lambda: mlp((8, 3), np.random.default_rng(0)),
+    "normalised hidden units": lambda: mlp((8, 5, 3), np.random.default_rng(0)),
     "homogeneous activations": lambda: mlp((8, 5, 3), np.random.default_rng(0), activation="tanh"),
 }
 
@@ -276,7 +320,12 @@ def test_training_changes_neither_network_nor_data_nor_method(name, kind):
     assert (hash(method), repr(method)) == (before, settings)
 
 
-AXES = ((Schedule, parse_schedule), (Allocation, parse_allocation), (Pattern, parse_pattern))
+AXES = (
+    (Schedule, parse_schedule),
+    (Allocation, parse_allocation),
+    (Pattern, parse_pattern),
+    (Control, parse_control),
+)
 
 
 def to_json(method: Method) -> str:

@@ -8,9 +8,11 @@ import numpy as np
 
 from minisparse import data as datasets
 from minisparse.methods.base import Method
+from minisparse.methods.dynamic.rigl import exchange
 from minisparse.nn import models
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD, Optimizer
+from minisparse.nn.param import Array
 from minisparse.training.run import train
 from minisparse.training.state import TrainState
 from tests.methods.problems import clusters, conv_net, descend, mlp, state_of
@@ -33,6 +35,31 @@ def watched(
     data = clusters(np.random.default_rng(0), network.input_shape)
     optimizer = optimizer or SGD(0.9, weight_decay=1e-3)
     train(network, data, method, epochs=epochs, batch=16, optimizer=optimizer, progress=watch)
+
+
+def positions(mask: Array) -> Array:
+    """Ascending flat positions of the True entries."""
+    return np.flatnonzero(mask)
+
+
+def mask_of(flat: Array, shape: tuple[int, ...]) -> Array:
+    """True at these flat positions, which ascend and do not repeat."""
+    assert (np.diff(flat) > 0).all()
+    mask = np.zeros(shape, dtype=bool)
+    mask.reshape(-1)[flat] = True
+    return mask
+
+
+def spread(chosen: Array, mask: Array) -> Array:
+    """A number for each True entry of mask, in order, in its place; 0 elsewhere."""
+    full = np.zeros(mask.shape, dtype=chosen.dtype)
+    full[mask] = chosen
+    return full
+
+
+def masked_exchange(weight: Array, grad: Array, mask: Array, k: int) -> Array:
+    """RigL's exchange as a mask, from matrices."""
+    return mask_of(exchange(positions(mask), weight[mask], [grad], k), mask.shape)
 
 
 def counts_of(network: Network) -> dict[str, int]:

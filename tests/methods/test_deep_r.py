@@ -7,27 +7,41 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import UsageError
-from minisparse.methods.dynamic.deep_r import SIGNS, DeepR, active, noise, signs
+from minisparse.methods.dynamic.deep_r import SIGNS, DeepR, active, carried, noise, signs
 from minisparse.nn.optim import SGD
 from minisparse.training.loop import fit
-from tests.methods.dynamics import Snapshot, counts_of, trained_state, watched
+from tests.methods.dynamics import Snapshot, counts_of, spread, trained_state, watched
 from tests.methods.problems import chain, descend, identity_problem, mlp, state_of
 
-ARRAYS = hnp.arrays(float, (3, 4), elements=st.integers(-2, 2))
+ARRAYS = hnp.arrays(float, 12, elements=st.integers(-2, 2))
 
 
-@given(ARRAYS, hnp.arrays(bool, (3, 4)), st.integers(0, 99))
-def test_the_living_are_those_whose_theta_is_not_negative(weight, mask, seed):
-    sign = np.where(np.random.default_rng(seed).random((3, 4)) < 0.5, -1, 1)
-    np.testing.assert_array_equal(active(weight, sign, mask), mask & (weight * sign > -0.5))
+@given(ARRAYS, st.integers(0, 99))
+def test_the_living_are_those_whose_theta_is_not_negative(weight, seed):
+    sign = np.where(np.random.default_rng(seed).random(12) < 0.5, -1, 1)
+    np.testing.assert_array_equal(active(weight, sign), weight * sign > -0.5)
+
+
+@given(hnp.arrays(bool, 40), st.integers(0, 99))
+def test_signs_go_with_their_positions_and_are_drawn_at_new_ones(stays, seed):
+    now = np.arange(0, 80, 2)
+    sign = np.where(np.random.default_rng(seed).random(40) < 0.5, -1.0, 1.0)
+    moved = carried(sign[stays], now[stays], now, np.random.default_rng(seed))
+    np.testing.assert_array_equal(moved[stays], sign[stays])
+    assert set(moved) <= {-1.0, 1.0}
+
+
+def test_signs_drawn_are_fair():
+    moved = carried(np.ones(10), np.arange(10), np.arange(4010), np.random.default_rng(0))
+    assert (moved[:10] == 1).all() and abs(moved[10:].mean()) < 5 / np.sqrt(4000)
 
 
 def test_signs_are_those_of_the_weights_and_fair_where_these_are_zero():
-    weight = np.zeros((50, 80), dtype=np.float32)
-    weight[0] = -np.arange(1, 81)
+    weight = np.zeros(4000, dtype=np.float32)
+    weight[:80] = -np.arange(1, 81)
     s = signs(weight, np.random.default_rng(0))
-    assert (s[0] == -1).all() and set(np.unique(s)) == {-1, 1} and s.dtype == weight.dtype
-    assert abs(s[1:].mean()) < 5 / np.sqrt(s[1:].size)
+    assert (s[:80] == -1).all() and set(np.unique(s)) == {-1, 1} and s.dtype == weight.dtype
+    assert abs(s[80:].mean()) < 5 / np.sqrt(s[80:].size)
 
 
 def test_the_walk_has_variance_two_eta_t():
@@ -119,7 +133,7 @@ def test_no_sign_is_crossed_and_every_layers_count_is_constant(kind):
             weight, mask = layer.weight.dense(), layer.weight.mask
             if mask.all():
                 continue
-            assert (state.memory[SIGNS][name] * weight >= 0).all()
+            assert (state.memory[SIGNS][name] * weight[mask] >= 0).all()
             if name in last:
                 flipped = (np.sign(weight) * np.sign(last[name]) < 0).any()
                 assert not flipped
@@ -138,11 +152,8 @@ def test_what_dies_is_replaced_by_zeros_with_empty_slots_even_where_it_returns()
         if not layer.weight.mask.all():
             layer.weight.assign(weight)
     before = Snapshot(state)
-    dead = {
-        n: m & (before.weights[n] * state.memory[SIGNS][n] < 0)
-        for n, m in before.masks.items()
-        if not m.all()
-    }
+    signs_before = {n: spread(s, before.masks[n]) for n, s in state.memory[SIGNS].items()}
+    dead = {n: m & (before.weights[n] * signs_before[n] < 0) for n, m in before.masks.items() if not m.all()}
     state.step = 4
     assert method.exchange_all(state)
     after = Snapshot(state)
@@ -154,6 +165,8 @@ def test_what_dies_is_replaced_by_zeros_with_empty_slots_even_where_it_returns()
         assert not after.weights[name][fresh].any() and not after.slots[name][fresh].any()
         survived = old & ~lost
         assert (mask & survived == survived).all()
+        signs_now = spread(state.memory[SIGNS][name], mask)
+        np.testing.assert_array_equal(signs_now[survived], signs_before[name][survived])
         np.testing.assert_array_equal(after.weights[name][survived], before.weights[name][survived])
         returned += (mask & lost).sum()
     assert returned > 0  # the case the second rewiring is for
@@ -163,7 +176,8 @@ def test_nothing_changes_where_nobody_dies():
     method = DeepR(0.6, l1=0.0, temperature=0.0)
     state = trained_state(method, mlp((8, 10, 3), np.random.default_rng(0)))
     for name, layer in state.network.prunable().items():
-        layer.weight.assign(np.abs(layer.weight.dense()) * state.memory[SIGNS][name])
+        sign = spread(state.memory[SIGNS][name], layer.weight.mask)
+        layer.weight.assign(np.abs(layer.weight.dense()) * sign)
     topology = state.topology
     assert not method.exchange_all(state) and state.topology == topology
 
@@ -175,7 +189,8 @@ def test_the_penalty_is_alpha_times_the_sum_of_theta_with_its_gradient():
     grads = {n: x.weight.params()["weight"].grad.copy() for n, x in network.prunable().items()}
     value, total = method.penalty(state), 0.0
     for name, layer in network.prunable().items():
-        mask, sign = layer.weight.mask, state.memory[SIGNS][name]
+        mask = layer.weight.mask
+        sign = spread(state.memory[SIGNS][name], mask)
         if not mask.all():
             total += (sign * layer.weight.dense())[mask].sum()
             pushed = layer.weight.params()["weight"].grad - grads[name]

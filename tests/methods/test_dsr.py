@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import NonFiniteError, UsageError
-from minisparse.methods.dynamic.dsr import DSR, THRESHOLD, adapted, below, smallest
+from minisparse.methods.dynamic.dsr import DSR, THRESHOLD, adapted, below, fewer
 from minisparse.methods.dynamic.rules import share_out
 from minisparse.nn.optim import SGD
 from tests.methods.dynamics import (
@@ -15,6 +15,7 @@ from tests.methods.dynamics import (
     assert_growth_is_silent,
     counts_of,
     network_of,
+    spread,
     trained_state,
     watched,
 )
@@ -35,14 +36,14 @@ def test_who_is_below_the_threshold_leaves_but_the_layers_largest(weight, mask, 
     present = np.flatnonzero(mask)
     largest = max(present, key=lambda i: (abs(weight.flat[i]), -i), default=-1)
     expected = [i for i in present if abs(weight.flat[i]) < h and i != largest]
-    assert np.flatnonzero(below(weight, mask, h)).tolist() == expected
+    assert present[below(weight[mask], h)].tolist() == expected
 
 
 def test_the_smallest_over_all_layers():
-    weights = {"a": np.array([[3.0, -1.0]]), "b": np.array([[2.0], [-0.5], [0.1]])}
-    masks = {"a": np.array([[True, True]]), "b": np.array([[True], [True], [False]])}
-    chosen = smallest(weights, masks, 2)
-    assert chosen["a"].tolist() == [[False, True]] and chosen["b"].tolist() == [[False], [True], [False]]
+    weights = {"a": np.array([3.0, -1.0]), "b": np.array([2.0, -0.5, 0.1])}
+    leave = {"a": np.array([True, True]), "b": np.array([True, True, False])}
+    chosen = fewer(leave, weights, 2)
+    assert chosen["a"].tolist() == [False, True] and chosen["b"].tolist() == [False, True, False]
 
 
 def exchanged(move=0.3, threshold=0.3, seed=0):
@@ -58,7 +59,7 @@ def exchanged(move=0.3, threshold=0.3, seed=0):
 def test_an_exchange_follows_the_three_equations(seed):
     method, state, before, after = exchanged(seed=seed)
     assert before.assert_moved_to(after) > 0
-    leave = {n: below(before.weights[n], m, 0.3) for n, m in before.masks.items()}
+    leave = {n: spread(below(before.weights[n][m], 0.3), m) for n, m in before.masks.items()}
     k = sum(int(m.sum()) for m in leave.values())
     survivors = {n: int((m & ~leave[n]).sum()) for n, m in before.masks.items()}
     room = {n: int((~m).sum()) for n, m in before.masks.items()}
@@ -88,7 +89,7 @@ def test_the_total_is_constant_and_no_layer_empties(kind):
         assert min(counts.values()) >= 1
         thresholds.append(float(state.memory[THRESHOLD]["H"]))
 
-    watched(DSR(0.7, every=2, move=0.2, threshold=0.05), watch, kind)
+    watched(DSR(0.7, every=2, move=0.2, threshold=0.05), watch, kind, epochs=10)
     assert len(totals) == 1 and len(layers) > 2
     powers = np.log2(np.array(thresholds) / 0.05)
     np.testing.assert_allclose(powers, np.rint(powers), atol=1e-12)

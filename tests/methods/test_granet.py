@@ -5,7 +5,6 @@ import pytest
 
 from minisparse.errors import NonFiniteError, UsageError
 from minisparse.methods.dynamic.granet import GraNet
-from minisparse.methods.dynamic.rigl import exchange
 from minisparse.methods.dynamic.rules import cosine
 from minisparse.methods.random import Random
 from minisparse.sparsity import kept_count
@@ -14,6 +13,7 @@ from tests.methods.dynamics import (
     accuracy,
     assert_growth_is_silent,
     counts_of,
+    masked_exchange,
     network_of,
     trained_state,
     watched,
@@ -86,7 +86,7 @@ def test_regeneration_is_an_exchange_by_magnitude_and_gradient():
     assert before.assert_moved_to(after) > 10
     for name, old in before.masks.items():
         k = round(p * old.sum())
-        expected = old if old.all() else exchange(before.weights[name], grads[name], old, k)
+        expected = old if old.all() else masked_exchange(before.weights[name], grads[name], old, k)
         np.testing.assert_array_equal(after.masks[name], expected)
         assert after.masks[name].sum() == old.sum()
 

@@ -57,6 +57,35 @@ def test_sign():
     np.testing.assert_array_equal(state.network.prunable()["fc1"].weight.mask, [[True, False, True]])
 
 
+@SETTINGS
+@given(seeds)
+def test_closed_form_on_any_quadratic_and_the_order_where_it_is_diagonal(seed):
+    """S = -w (A A w), and for diagonal A the weights leave by |a w|, the smallest first."""
+    rng = np.random.default_rng(seed)
+    root, w = rng.standard_normal((5, 5)), rng.standard_normal(5)
+    a = root @ root.T + np.eye(5)
+    state = quadratic_state(a, w)
+    np.testing.assert_allclose(GraSP(temperature=1).score(state)["fc1"][0], w * (a @ a @ w), rtol=1e-9)
+    a = rng.uniform(0.2, 3, 5)
+    assert removal_order(GraSP(temperature=1), quadratic_state(np.diag(a), w)) == list(
+        np.argsort(np.abs(a * w))
+    )
+
+
+def test_at_the_published_temperature_the_loss_adds_no_curvature():
+    """Equation (3): a linear network has only the first term, and H g shrinks like 1 / T^3."""
+    assert GraSP().temperature == 200
+    data = clusters(np.random.default_rng(3), (6,))
+    x, t = data.train_x.astype(np.float64), data.train_y
+    deep, flat = (mlp(widths, np.random.default_rng(4), biases=False) for widths in ((6, 8, 3), (6, 3)))
+    ratios = []
+    for network in (flat, deep):
+        state = state_of(network, x, t)
+        low, high = (GraSP(temperature=tau).score(state)["fc1"] for tau in (200.0, 2000.0))
+        ratios.append(np.linalg.norm(low) / np.linalg.norm(high))
+    np.testing.assert_allclose(ratios, [1e3, 1e2], rtol=0.1)
+
+
 def test_shrinking_a_weight_changes_the_gradient_norm_by_twice_s():
     e = 1e-7
     g = A @ W

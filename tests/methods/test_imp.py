@@ -11,10 +11,10 @@ from minisparse.errors import SparsityError, UsageError
 from minisparse.methods.dense import Dense
 from minisparse.methods.lottery.imp import IMP, levels_at
 from minisparse.nn.loss import CrossEntropy
-from minisparse.nn.lr import Constant, Cosine
+from minisparse.nn.lr import Constant, Cosine, Step
 from minisparse.nn.mode import Mode
 from minisparse.nn.optim import SGD, Adam
-from minisparse.sparsity import Uniform, kept_count
+from minisparse.sparsity import SlowLast, Uniform, kept_count
 from minisparse.training.run import train
 from tests.methods.problems import chain, clusters, conv_net, mlp, state_of
 
@@ -143,6 +143,40 @@ def test_keeping_the_weights_rewinds_the_rate_alone():
         np.testing.assert_array_equal(value, dense[key] * masks[name] if name in masks else dense[key])
 
 
+def test_fine_tuning_keeps_weights_and_the_last_rate():
+    network, data = small()
+    horizon, rate = 2 * PER_EPOCH, Step(0.1, milestones=(0.5,))
+    method = IMP(0.5, rounds=2, keep_weights=True, keep_rate=True)
+    _, seen = follow(network, data, method, rate=rate)
+    assert [lr for _, _, lr, _, _ in seen[:horizon]] == [rate.at(t, horizon) for t in range(horizon)]
+    assert {lr for _, _, lr, _, _ in seen[horizon:]} == {rate.at(horizon - 1, horizon)} == {0.1 * 0.1}
+    dense = train(network, data, Dense(), epochs=2, batch=16, rate=rate).network.state()
+    for key, value in seen[horizon][3].items():
+        name = key.removesuffix(".weight")
+        masks = seen[horizon][4]
+        np.testing.assert_array_equal(value, dense[key] * masks[name] if name in masks else dense[key])
+
+
+def test_statistics_of_batchnorm_are_rewound_with_the_weights():
+    network, data = small("conv")
+    _, seen = follow(network, data, IMP(0.5, rounds=1, rewind=0.5))
+    horizon = 2 * PER_EPOCH
+    early, late, now = (seen[step][3] for step in (horizon // 2, horizon - 1, horizon))
+    for key in ("bn.running_mean", "bn.running_var", "bn.weight", "fc.bias"):
+        np.testing.assert_array_equal(now[key], early[key])
+        assert (late[key] != early[key]).any()
+
+
+def test_the_first_tickets_prune_the_last_layer_half_as_fast():
+    network, data = small()
+    method = IMP(0.5, rounds=3, allocation=SlowLast())
+    _, seen = follow(network, data, method)
+    for r in (1, 2, 3):
+        masks = seen[2 * PER_EPOCH * r][4]
+        hidden, last = masks["fc1"].mean(), masks["fc2"].mean()
+        assert last == pytest.approx(hidden ** (np.log(0.9) / np.log(0.8)), abs=1 / 24)
+
+
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 def test_a_round_is_training_the_ticket_afresh_on_later_epochs(optimizer):
     network, data = small()
@@ -192,6 +226,7 @@ def test_layers_can_be_pruned_each_by_the_same_share():
         ({"rewind": 1.2}, UsageError),
         ({"rewind": float("nan")}, UsageError),
         ({"keep_weights": 1}, UsageError),
+        ({"keep_rate": 1}, UsageError),
     ],
 )
 def test_settings_are_checked(settings, error):

@@ -16,13 +16,16 @@ from minisparse.methods.dynamic.importance_pruning import (
 from minisparse.methods.dynamic.set import SET, survivors
 from minisparse.methods.dynamic.silence import silence
 from minisparse.nn.mode import EVAL, Mode
+from minisparse.nn.weight import MaskedWeight
 from minisparse.training.run import train
-from tests.methods.dynamics import Snapshot, counts_of, network_of, trained_state, watched
+from tests.methods.dynamics import Snapshot, counts_of, network_of, spread, trained_state, watched
 from tests.methods.problems import clusters, conv_net, mlp
 
 
 def test_importance_is_the_sum_of_incoming_magnitudes():
-    assert importance(np.array([[1.0, -2.0, 0.0], [0.5, 0.0, 0.25]])).tolist() == [3.0, 0.75]
+    matrix = np.array([[1.0, -2.0, 0.0], [0.5, 0.0, 0.25], [0.0, 0.0, 0.0]])
+    assert importance(MaskedWeight(matrix, mask=matrix != 0)).tolist() == [3.0, 0.75, 0.0]
+    assert importance(MaskedWeight(matrix)).tolist() == [3.0, 0.75, 0.0]
 
 
 @pytest.mark.parametrize(("share", "gone"), [(0.0, 0), (0.2, 2), (0.25, 2), (0.5, 5), (1.0, 10)])
@@ -80,7 +83,7 @@ def test_an_exchange_removes_then_exchanges_what_is_left():
     for name, layer in state.network.prunable().items():
         mask, gone = layer.weight.mask, state.memory[REMOVED][name]
         weight = twin.network.prunable()[name].weight
-        stay = survivors(weight.dense(), weight.mask, 0.4)
+        stay = spread(survivors(weight.values, 0.4), weight.mask)
         assert mask.sum() == counts[name] and not mask[gone].any()
         assert mask.all() or (mask & stay == stay).all()
 

@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from minisparse.errors import NonFiniteError, UsageError
 from minisparse.methods.dynamic.explored import EVER, expected_share, explored_share, record
 from minisparse.methods.dynamic.itop import ITOP
-from minisparse.methods.dynamic.rigl import exchange
 from minisparse.methods.dynamic.rules import cosine, drop_smallest, grow_random
 from minisparse.methods.random import Random
 from tests.methods.dynamics import (
@@ -17,11 +16,13 @@ from tests.methods.dynamics import (
     accuracy,
     assert_growth_is_silent,
     counts_of,
+    masked_exchange,
     network_of,
+    spread,
     trained_state,
     watched,
 )
-from tests.methods.problems import mlp
+from tests.methods.problems import chain, mlp, state_of
 
 
 def test_the_worked_expectations():
@@ -36,22 +37,29 @@ def test_random_exchanges_explore_what_is_expected(returns):
     shares = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        mask = ever = grow_random(np.zeros((1, 1000), bool), 100, rng)
+        flat = ever = grow_random(np.arange(0), 1000, 100, rng)
         for _ in range(50):
-            stay = drop_smallest(rng.random((1, 1000)), mask, 30)
-            mask = grow_random(stay, 30, rng, among=None if returns else ~mask)
-            ever = ever | mask
-        shares.append(explored_share({"a": ever}))
+            stay = flat[drop_smallest(rng.random(100), 30)]
+            flat = grow_random(stay, 1000, 30, rng, excluded=None if returns else flat)
+            ever = np.union1d(ever, flat)
+        shares.append(explored_share({"a": ever}, 1000))
     error = np.std(shares) / np.sqrt(60)
     assert abs(np.mean(shares) - expected_share(1000, 100, 30, 50, returns)) < 4 * error < 0.009
 
 
 @given(st.lists(hnp.arrays(bool, (3, 4)), min_size=1, max_size=4))
 def test_the_share_counts_each_entry_once(masks):
-    union = {"a": np.logical_or.reduce(masks), "b": masks[0]}
-    seen = {("a", i) for m in masks for i in np.flatnonzero(m)} | {("b", i) for i in np.flatnonzero(masks[0])}
-    assert explored_share(union) == len(seen) / 24
-    assert explored_share({}) == 0
+    network = chain(np.ones((3, 4)), np.ones((2, 3)))
+    state = state_of(network, np.zeros((1, 4)), np.zeros(1, dtype=int))
+    seen = {("fc2", i) for i in range(6)}
+    for mask in masks:
+        state.rewire({"fc1": mask})
+        record(state)
+        seen |= {("fc1", i) for i in np.flatnonzero(mask)}
+    ever = state.memory[EVER]
+    assert {(name, i) for name, flat in ever.items() for i in flat} == seen
+    assert explored_share(ever, 18) == len(seen) / 18
+    assert explored_share({}, 0) == 0
 
 
 @pytest.mark.parametrize("growth", ["gradient", "random"])
@@ -65,8 +73,8 @@ def test_the_share_never_falls_and_counts_are_constant(growth, kind):
         for name, mask in state.network.masks().items():
             union[name] = mask | union.get(name, mask)
         for name, mask in union.items():
-            np.testing.assert_array_equal(state.memory[EVER][name], mask)
-        shares.append(explored_share(state.memory[EVER]))
+            np.testing.assert_array_equal(state.memory[EVER][name], np.flatnonzero(mask))
+        shares.append(explored_share(state.memory[EVER], size))
 
     watched(ITOP(0.7, growth=growth, every=2), watch, kind)
     assert shares[0] == (size - round(0.7 * size)) / size and shares == sorted(shares)
@@ -75,13 +83,13 @@ def test_the_share_never_falls_and_counts_are_constant(growth, kind):
 
 def test_a_static_mask_explores_its_density_and_any_method_can_be_followed():
     shares = []
+    size = sum(x.weight.size for x in network_of("mlp").prunable().values())
 
     def watch(state):
         record(state)
-        shares.append(explored_share(state.memory[EVER]))
+        shares.append(explored_share(state.memory[EVER], size))
 
     watched(Random(0.7), watch)
-    size = sum(x.weight.size for x in network_of("mlp").prunable().values())
     assert set(shares) == {(size - round(0.7 * size)) / size}
 
 
@@ -105,9 +113,9 @@ def test_an_exchange_drops_the_smallest_and_grows_as_told(growth):
         if old.all():
             assert after.masks[name].all()
             continue
-        stay = drop_smallest(before.weights[name], old, k)
+        stay = spread(drop_smallest(before.weights[name][old], k), old)
         assert after.masks[name].sum() == old.sum() and (after.masks[name] & stay == stay).all()
-        by_gradient = exchange(before.weights[name], grads[name], old, k)
+        by_gradient = masked_exchange(before.weights[name], grads[name], old, k)
         assert (after.masks[name] == by_gradient).all() == (growth == "gradient")
 
 

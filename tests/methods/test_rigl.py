@@ -10,10 +10,11 @@ from hypothesis.extra import numpy as hnp
 
 from minisparse import data as datasets
 from minisparse.errors import UsageError
-from minisparse.methods.dynamic.rigl import RigL, exchange, exchange_fraction
+from minisparse.methods.dynamic.rigl import RigL, exchange_fraction
 from minisparse.methods.random import Random
 from minisparse.nn import models
 from minisparse.training.run import train
+from tests.methods.dynamics import masked_exchange
 from tests.methods.problems import chain, clusters, conv_net, descend, mlp, state_of
 
 SHAPE = (4, 5)
@@ -38,13 +39,15 @@ def test_an_exchange_against_its_definition_by_sorting(weight, grad, mask, share
     free = [i for i in range(weight.size) if i not in stay]
     grow = sorted(free, key=lambda i: (-abs(grad.flat[i]), i))[:k]
     assert not set(stay) & set(grow)
-    np.testing.assert_array_equal(np.flatnonzero(exchange(weight, grad, mask, k)), sorted([*stay, *grow]))
+    np.testing.assert_array_equal(
+        np.flatnonzero(masked_exchange(weight, grad, mask, k)), sorted([*stay, *grow])
+    )
 
 
 def test_a_dropped_weight_of_large_gradient_returns():
     weight, mask = np.array([[5.0, 1.0, 0.0, 0.0]]), np.array([[True, True, False, False]])
-    assert exchange(weight, np.array([[0.0, 9.0, 1.0, 2.0]]), mask, 1).tolist() == mask.tolist()
-    assert exchange(weight, np.array([[9.0, 1.0, 3.0, -4.0]]), mask, 1).tolist() == [
+    assert masked_exchange(weight, np.array([[0.0, 9.0, 1.0, 2.0]]), mask, 1).tolist() == mask.tolist()
+    assert masked_exchange(weight, np.array([[9.0, 1.0, 3.0, -4.0]]), mask, 1).tolist() == [
         [True, False, False, True]
     ]
 
@@ -84,7 +87,9 @@ def test_counts_values_and_slots_across_an_exchange(kind):
         if old.all():
             assert new.all()
             continue
-        np.testing.assert_array_equal(new, exchange(weights[name], grads[name], old, round(f * old.sum())))
+        np.testing.assert_array_equal(
+            new, masked_exchange(weights[name], grads[name], old, round(f * old.sum()))
+        )
         assert new.sum() == old.sum()
         slot = state.optimizer.slots[f"{name}.weight"]["u"]
         for array, before in ((w, weights[name]), (slot, slots[name])):

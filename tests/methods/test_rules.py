@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import NonFiniteError, UsageError
-from minisparse.methods.dynamic.rules import cosine, drop_smallest, grow_largest, grow_random, share_out
+from minisparse.methods.dynamic.rules import (
+    cosine,
+    drop_smallest,
+    grow_largest,
+    grow_random,
+    largest_together,
+    merged,
+    share_out,
+)
+from tests.methods.dynamics import mask_of, positions
 
 SHAPE = (3, 5)
 SCORES = hnp.arrays(float, SHAPE, elements=st.integers(-3, 3))
@@ -23,31 +32,49 @@ def test_the_cosine_has_its_ends_and_their_mean_in_the_middle():
 def test_dropping_and_growing_by_score_are_sorting(score, mask, data):
     present = int(mask.sum())
     k = data.draw(st.integers(0, present))
-    stay = drop_smallest(score, mask, k)
+    stay = positions(mask)[drop_smallest(score[mask], k)]
     best = sorted(np.flatnonzero(mask), key=lambda i: (-abs(score.flat[i]), i))
-    assert sorted(np.flatnonzero(stay)) == sorted(best[: present - k])
-    grown = grow_largest(stay, score, k)
-    free = sorted(np.flatnonzero(~stay), key=lambda i: (-abs(score.flat[i]), i))
-    assert sorted(np.flatnonzero(grown)) == sorted([*np.flatnonzero(stay), *free[:k]])
+    assert stay.tolist() == sorted(best[: present - k])
+    free = sorted(set(range(score.size)) - set(stay), key=lambda i: (-abs(score.flat[i]), i))
+    for blocks in ([score], score[:, None], [score[:2], score[2:]]):
+        assert grow_largest(stay, blocks, k).tolist() == sorted([*stay, *free[:k]])
 
 
 @given(MASKS, st.integers(0, 9), st.data())
 def test_random_growth_adds_so_many_and_only_where_it_may(stay, seed, data):
-    among = data.draw(MASKS)
-    k = data.draw(st.integers(0, int((among & ~stay).sum())))
-    grown = grow_random(stay, k, np.random.default_rng(seed), among)
-    assert (grown & stay == stay).all() and not (grown & ~stay & ~among).any()
+    barred = data.draw(MASKS) | stay
+    k = data.draw(st.integers(0, int((~barred).sum())))
+    flat, rng = positions(stay), np.random.default_rng(seed)
+    grown = mask_of(grow_random(flat, stay.size, k, rng, excluded=positions(barred)), SHAPE)
+    assert (grown & stay == stay).all() and not (grown & ~stay & barred).any()
     assert grown.sum() == stay.sum() + k
-    assert grow_random(stay, 0, np.random.default_rng(seed)).tolist() == stay.tolist()
+    assert grow_random(flat, stay.size, 0, rng).tolist() == flat.tolist()
+
+
+@given(st.lists(hnp.arrays(float, st.integers(0, 6), elements=st.integers(-2, 2)), min_size=1), st.data())
+def test_the_largest_of_all_layers_together_are_sorting(layers, data):
+    k = data.draw(st.integers(0, sum(a.size for a in layers)))
+    chosen = largest_together({str(j): a for j, a in enumerate(layers)}, k)
+    entries = [(-x, j, i) for j, a in enumerate(layers) for i, x in enumerate(a)]
+    expected = {(j, i) for _, j, i in sorted(entries)[:k]}
+    assert {(j, i) for j, a in enumerate(layers) for i in np.flatnonzero(chosen[str(j)])} == expected
+
+
+def test_merging_is_sorting():
+    assert merged(np.array([2, 7]), np.array([0, 3, 9])).tolist() == [0, 2, 3, 7, 9]
 
 
 def test_what_cannot_be_ranked_or_dropped_is_refused():
     with pytest.raises(NonFiniteError):
-        grow_largest(np.zeros((1, 2), bool), np.array([[np.nan, 1.0]]), 1)
+        grow_largest(np.arange(0), [np.array([[np.nan, 1.0]])], 1)
     with pytest.raises(NonFiniteError):
-        drop_smallest(np.array([[np.inf, 1.0]]), np.ones((1, 2), bool), 1)
+        drop_smallest(np.array([np.inf, 1.0]), 1)
     with pytest.raises(UsageError):
-        drop_smallest(np.ones((1, 2)), np.array([[True, False]]), 2)
+        drop_smallest(np.ones(1), 2)
+    with pytest.raises(UsageError):
+        grow_largest(np.arange(1), [np.ones((1, 2))], 2)
+    with pytest.raises(UsageError):
+        grow_random(np.arange(2), 3, 2, np.random.default_rng(0))
     with pytest.raises(NonFiniteError):
         share_out(3, {"a": 1.0, "b": float("nan")}, {"a": 5, "b": 5})
 

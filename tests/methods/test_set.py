@@ -11,6 +11,7 @@ from minisparse.methods.dynamic.rules import grow_random
 from minisparse.methods.dynamic.set import SET, survivors
 from minisparse.sparsity import ErdosRenyi, kept_count
 from minisparse.training.run import train
+from tests.methods.dynamics import mask_of, spread
 from tests.methods.problems import chain, clusters, descend, mlp, state_of
 
 SHAPE = (4, 6)
@@ -40,7 +41,7 @@ def signed(positives, negatives, rng):
 )
 def test_each_sign_loses_its_own_share(positives, negatives, zeta, gone):
     weight, mask = signed(positives, negatives, np.random.default_rng(0))
-    left = mask & ~survivors(weight, mask, zeta)
+    left = mask & ~spread(survivors(weight[mask], zeta), mask)
     assert ((left & (weight > 0)).sum(), (left & (weight < 0)).sum()) == gone
 
 
@@ -50,8 +51,7 @@ def test_each_sign_loses_its_own_share(positives, negatives, zeta, gone):
     st.floats(0, 1),
 )
 def test_what_leaves_is_nearer_to_zero_than_what_stays(weight, mask, zeta):
-    stay = survivors(weight * mask, mask, zeta)
-    assert not (stay & ~mask).any()
+    stay = spread(survivors(weight[mask], zeta), mask)
     for side in (mask & (weight >= 0), mask & (weight < 0)):
         count = int(side.sum())
         left, kept = np.abs(weight[side & ~stay]), np.abs(weight[side & stay])
@@ -60,13 +60,12 @@ def test_what_leaves_is_nearer_to_zero_than_what_stays(weight, mask, zeta):
 
 
 def test_ranking_magnitudes_jointly_would_be_another_method():
-    weight, mask = np.array([[0.1, 0.2, 0.3, 0.4, -5.0, -6, -7, -8]]), np.ones((1, 8), dtype=bool)
-    assert survivors(weight, mask, 0.5).tolist() == [[False, False, True, True, False, False, True, True]]
+    weight = np.array([0.1, 0.2, 0.3, 0.4, -5.0, -6, -7, -8])
+    assert survivors(weight, 0.5).tolist() == [False, False, True, True, False, False, True, True]
 
 
 def test_weights_that_are_still_zero_leave_first():
-    weight, mask = np.array([[0.0, 0.0, 1.0, 2.0, -1.0, 0.0]]), np.array([[1, 1, 1, 1, 1, 0]], dtype=bool)
-    assert survivors(weight, mask, 0.5).tolist() == [[False, False, True, True, True, False]]
+    assert survivors(np.array([0.0, 0.0, 1.0, 2.0, -1.0]), 0.5).tolist() == [False, False, True, True, True]
 
 
 def test_growth_is_uniform_over_what_is_empty_those_just_left_included():
@@ -76,7 +75,8 @@ def test_growth_is_uniform_over_what_is_empty_those_just_left_included():
     empty = int((~stay).sum())
     seen = np.zeros(SHAPE)
     for seed in range(draws):
-        new = grow_random(stay, k, np.random.default_rng(seed))
+        grown = grow_random(np.flatnonzero(stay), stay.size, k, np.random.default_rng(seed))
+        new = mask_of(grown, SHAPE)
         assert (new & stay).sum() == stay.sum() and new.sum() == stay.sum() + k
         seen += new & ~stay
     p = k / empty
@@ -131,9 +131,12 @@ def test_layers_alike_in_everything_grow_apart():
     network = chain(weight, weight)
     state = state_of(network, np.zeros((2, 10)), np.zeros(2, dtype=int))
     state.rewire({"fc1": mask, "fc2": mask})
-    first, second = (SET(0.6).rewired(n, layer, state) for n, layer in network.prunable().items())
+    first, second = (
+        mask_of(SET(0.6).rewired(n, layer, state), mask.shape) for n, layer in network.prunable().items()
+    )
     assert (first != second).any()
-    assert (first & survivors(weight, mask, 0.3) == second & survivors(weight, mask, 0.3)).all()
+    stay = spread(survivors(weight[mask], 0.3), mask)
+    assert (first & stay == stay).all() and (second & stay == stay).all()
 
 
 def test_no_share_is_static_training():

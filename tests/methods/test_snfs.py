@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import NonFiniteError, UsageError
-from minisparse.methods.dynamic.rigl import exchange as rigl_exchange
 from minisparse.methods.dynamic.snfs import MOMENTUM, SNFS, dropped, exchange, mean_momentum
 from minisparse.methods.random import Random
 from tests.methods.dynamics import (
@@ -15,6 +14,9 @@ from tests.methods.dynamics import (
     accuracy,
     assert_growth_is_silent,
     counts_of,
+    mask_of,
+    masked_exchange,
+    positions,
     trained_state,
     watched,
 )
@@ -26,9 +28,9 @@ MASKS = hnp.arrays(bool, SHAPE)
 
 
 def test_the_mean_is_over_present_entries_only():
-    momentum, mask = np.array([[1.0, -3.0, 100.0]]), np.array([[True, True, False]])
-    assert mean_momentum(momentum, mask) == 2
-    assert mean_momentum(momentum, np.zeros((1, 3), bool)) == 0
+    momentum = np.array([[1.0, -3.0, 100.0]])
+    assert mean_momentum(momentum, np.array([0, 1])) == 2
+    assert mean_momentum(momentum, np.arange(0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,14 @@ def test_the_mean_is_over_present_entries_only():
     ],
 )
 def test_how_many_leave(kept, share, p, gone):
-    assert dropped((np.arange(100) < kept)[None, :], share, p) == gone
+    assert dropped(kept, 100, share, p) == gone
+
+
+def masked(weights, masks, momentum, p):
+    """The exchange as masks, from matrices."""
+    flats = {n: positions(m) for n, m in masks.items()}
+    new = exchange(flats, {n: weights[n][m] for n, m in masks.items()}, momentum, p)
+    return {n: mask_of(flat, masks[n].shape) for n, flat in new.items()}
 
 
 def test_growth_is_shared_by_mean_momentum():
@@ -52,7 +61,7 @@ def test_growth_is_shared_by_mean_momentum():
     masks = {n: (np.arange(size) < 40)[None, :] for n, size in (("a", 120), ("b", 400))}
     weights = {n: rng.standard_normal(m.shape) for n, m in masks.items()}
     momentum = {n: np.full(masks[n].shape, q) for n, q in (("a", 0.3), ("b", -0.1))}
-    new = exchange(weights, masks, momentum, 0.5)
+    new = masked(weights, masks, momentum, 0.5)
     assert [int(new[n].sum()) - 20 for n in "ab"] == [30, 10]
 
 
@@ -61,7 +70,7 @@ def test_who_grows_is_sorted_by_momentum_and_a_full_layer_passes_on():
     masks = {"a": np.arange(50)[None, :] < 40, "b": np.arange(300)[None, :] < 60}
     weights = {n: rng.standard_normal(m.shape) * m for n, m in masks.items()}
     momentum = {"a": 9 + rng.random((1, 50)), "b": rng.random((1, 300)) / 100}
-    new = exchange(weights, masks, momentum, 0.5)
+    new = masked(weights, masks, momentum, 0.5)
     # a has sparsity 0.2, loses 20 and takes all it has room for, 30 of 50; b loses 30, gets the other 20
     assert new["a"].all() and new["b"].sum() == 30 + 20
     order = np.argsort(-np.abs(weights["b"][0, :60]))
@@ -73,8 +82,9 @@ def test_who_grows_is_sorted_by_momentum_and_a_full_layer_passes_on():
 
 @given(NUMBERS, NUMBERS, MASKS, st.floats(0, 0.5))
 def test_one_layer_drops_by_magnitude_and_grows_by_momentum_as_rigl_does_by_gradient(w, m, mask, p):
-    new = exchange({"a": w}, {"a": mask}, {"a": m}, p)["a"]
-    np.testing.assert_array_equal(new, rigl_exchange(w, m, mask, dropped(mask, 1.0, p)))
+    new = masked({"a": w}, {"a": mask}, {"a": m}, p)["a"]
+    gone = dropped(int(mask.sum()), mask.size, 1.0, p)
+    np.testing.assert_array_equal(new, masked_exchange(w, m, mask, gone))
 
 
 @given(
@@ -84,9 +94,9 @@ def test_one_layer_drops_by_magnitude_and_grows_by_momentum_as_rigl_does_by_grad
 )
 def test_the_total_is_conserved_and_only_the_direction_of_momentum_matters(layers, p, scale):
     weights, momentum, masks = ({str(i): x[j] for i, x in enumerate(layers)} for j in range(3))
-    new = exchange(weights, masks, momentum, p)
+    new = masked(weights, masks, momentum, p)
     assert sum(m.sum() for m in new.values()) == sum(m.sum() for m in masks.values())
-    scaled = exchange(weights, masks, {n: scale * m for n, m in momentum.items()}, p)
+    scaled = masked(weights, masks, {n: scale * m for n, m in momentum.items()}, p)
     for name, mask in new.items():
         np.testing.assert_array_equal(mask, scaled[name])
 

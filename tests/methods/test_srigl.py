@@ -13,6 +13,8 @@ from minisparse.methods.dynamic.srigl import (
     constant_fan_in,
     exchange,
     fill,
+    has_constant_fan_in,
+    largest_of_rows,
     salient,
     survivors,
 )
@@ -24,26 +26,34 @@ from tests.methods.dynamics import (
     Snapshot,
     accuracy,
     assert_growth_is_silent,
+    mask_of,
     network_of,
+    positions,
     trained_state,
     watched,
 )
-from tests.methods.problems import conv_net, mlp
+from tests.methods.problems import conv_net, mlp, state_of
 
 W = np.array([[0.9, 0.8, 0, 0], [0, 0, 0.05, 0.04], [0.7, 0, 0.6, 0]])
 G = np.array([[0, 0, 0.5, 0.1], [0.01, 0.02, 0, 0], [0, 0.4, 0, 0.3]])
 M = W != 0
 
 
+def masked(w, g, mask, k, budget, gamma):
+    """The exchange as a mask, from matrices; the gradient comes row by row."""
+    flat = exchange(positions(mask), w[mask], mask.shape, lambda: iter(g[:, None]), k, budget, gamma)
+    return mask_of(flat, mask.shape)
+
+
 def test_the_worked_step_with_ablation():
-    assert salient(W, G, M, 2).tolist() == [3, 0, 3]
+    assert salient(positions(M), W[M], M.shape, [G], 2).tolist() == [3, 0, 3]
     assert survivors(np.array([3, 0, 3]), 0.3, 6, 4).tolist() == [True, False, True]
-    new = exchange(W, G, M, 2, 6, 0.3)
+    new = masked(W, G, M, 2, 6, 0.3)
     assert new.astype(int).tolist() == [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0]]
 
 
 def test_the_worked_step_without_ablation():
-    new = exchange(W, G, M, 2, 6, 0.0)
+    new = masked(W, G, M, 2, 6, 0.0)
     assert new.tolist() == [
         [True, True, False, False],
         [True, True, False, False],
@@ -89,7 +99,7 @@ def problems(draw):
     n, fan = draw(st.integers(1, 6)), draw(st.integers(1, 7))
     budget = draw(st.integers(0, n * fan))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    mask = constant_fan_in((n, fan), budget, rng)
+    mask = mask_of(constant_fan_in((n, fan), budget, rng), (n, fan))
     numbers = hnp.arrays(float, (n, fan), elements=st.integers(-5, 5))
     w, g = draw(numbers) * mask, draw(numbers)
     k = draw(st.integers(0, int(mask.sum())))
@@ -98,7 +108,7 @@ def problems(draw):
 
 @given(problems())
 def test_an_exchange_against_its_definition_and_its_promises(problem):
-    new = exchange(*problem)
+    new = masked(*problem)
     np.testing.assert_array_equal(new, by_definition(*problem))
     *_, mask, _k, budget, gamma = problem
     n, fan = mask.shape
@@ -117,21 +127,49 @@ def test_an_exchange_against_its_definition_and_its_promises(problem):
 )
 def test_the_fan_ins_of_a_768_by_3072_layer(sparsity, budget, fan):
     assert kept_count(768 * 3072, sparsity) == budget and budget // 768 == fan
-    mask = constant_fan_in((768, 3072), budget, np.random.default_rng(0))
-    assert (mask.sum(axis=1) == fan).all()
+    flat = constant_fan_in((768, 3072), budget, np.random.default_rng(0))
+    assert (mask_of(flat, (768, 3072)).sum(axis=1) == fan).all()
     if sparsity == 0.9:
-        half = np.arange(768) < 384
-        w = np.zeros(mask.shape)
-        assert (fill(mask, w, w, half, budget // 384).sum(axis=1) == np.where(half, 614, 0)).all()
+        half, no_gradient = np.arange(768) < 384, [np.zeros((768, 3072))]
+        flat = flat[flat < 384 * 3072]
+        filled = fill(flat, np.zeros(flat.size), no_gradient, half, 3072, budget // 384)
+        assert (mask_of(filled, (768, 3072)).sum(axis=1) == np.where(half, 614, 0)).all()
+
+
+@given(hnp.arrays(float, (4, 6), elements=st.integers(-3, 3)), hnp.arrays(bool, (4, 6)), st.integers(0, 7))
+def test_the_largest_of_each_row_are_sorting(weight, mask, k):
+    found = largest_of_rows(positions(mask), weight[mask], 6, k)
+    expected = []
+    for row in range(4):
+        mine = [i for i in positions(mask) if i // 6 == row]
+        expected += sorted(mine, key=lambda i: (-abs(weight.flat[i]), i))[:k]
+    assert found.tolist() == sorted(expected)
+
+
+def test_a_network_that_has_constant_fan_in_keeps_its_topology_and_values():
+    network = mlp((8, 14, 12, 3), np.random.default_rng(0))
+    trained_state(SRigL(0.7), network)
+    masks, values = network.masks(), {n: x.weight.dense().copy() for n, x in network.prunable().items()}
+    state = state_of(network, np.zeros((2, 8)), np.zeros(2, dtype=int), seed=77)
+    SRigL(0.7).setup(state)
+    for name, layer in network.prunable().items():
+        np.testing.assert_array_equal(layer.weight.mask, masks[name])
+        np.testing.assert_array_equal(layer.weight.dense(), values[name])
+    weight, budget = network.prunable()["fc2"].weight, int(state.memory[BUDGET]["fc2"])
+    assert has_constant_fan_in(weight, budget) and not has_constant_fan_in(weight, budget + 14)
+    uneven = np.delete(weight.flat, 0)
+    free = np.setdiff1d(np.arange(14, weight.size), weight.flat)[-1]
+    weight.rewire_flat(np.sort(np.append(uneven, free)))
+    assert not has_constant_fan_in(weight, budget)
 
 
 def test_first_inputs_are_drawn_uniformly_and_independently_by_unit():
     seen = np.zeros((4, 6))
     for seed in range(2000):
-        seen += constant_fan_in((4, 6), 8, np.random.default_rng(seed))
+        seen += mask_of(constant_fan_in((4, 6), 8, np.random.default_rng(seed)), (4, 6))
     p = 1 / 3
     assert np.abs(seen / 2000 - p).max() < 5 * np.sqrt(p * (1 - p) / 2000)
-    mask = constant_fan_in((50, 40), 1000, np.random.default_rng(0))
+    mask = mask_of(constant_fan_in((50, 40), 1000, np.random.default_rng(0)), (50, 40))
     assert len(np.unique(mask, axis=0)) == 50
 
 
@@ -223,10 +261,13 @@ def test_the_next_layer_stops_reading_the_ablated():
     reading = int(second.mask[:, gone].sum())
     network.forward(state.train_x)
     network.backward(state.loss.grad(), need_dx=False)
-    assert not network.prunable()["fc2"].dense_grad()[:, gone].any()
+    grad = network.prunable()["fc2"].dense_grad()
+    assert not grad[:, gone].any()
     state.step = 5
     method.update(state)
-    assert reading > 5 and not second.mask[:, gone].any()
+    # a unit that is off for every sample has no gradient anywhere: all its inputs tie
+    choosing = np.count_nonzero(grad, axis=1) >= second.mask.sum(axis=1).max()
+    assert reading > 5 and choosing.sum() > 5 and not second.mask[np.ix_(choosing, gone)].any()
 
 
 def test_the_last_layer_is_never_ablated_and_budgets_are_the_allocations():

@@ -93,6 +93,31 @@ def test_mlp_strings():
     assert list(make("mlp:4-2", (4,), 2).prunable()) == ["fc1"]
 
 
+@pytest.mark.parametrize(("text", "alpha"), [("all-relu=0.25", 0.25), ("all-relu", 0.6), ("all-relu=0", 0.0)])
+def test_the_slopes_of_all_relu_alternate_from_hidden_layer_to_hidden_layer(text, alpha):
+    net = make(f"mlp:4-5-6-5-2:{text}", (4,), 2)
+    layers = [layer for _, layer in net.walk() if isinstance(layer, Activation)]
+    slopes = [-float(layer.forward(np.array([[-1.0]]))[0, 0]) for layer in layers]
+    # arXiv:2102.01732 counts the input as layer 1: the first hidden layer is even and has slope -alpha
+    assert slopes == [-alpha, alpha, -alpha]
+    assert make("mlp:4-5-2", (4,), 2).layers["act1"].name == "relu"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("all-relu=x", UsageError, "all-relu alpha: got 'x'"),
+        ("all-relu=-1", UsageError, "all-relu alpha: got -1"),
+        ("all-relu=nan", UsageError, "all-relu alpha"),
+        ("all-rely", UnknownNameError, "Did you mean 'all-relu'"),
+        ("relu=0.6", UnknownNameError, "unknown activation"),
+    ],
+)
+def test_activations_that_cannot_be_built_are_explained(text, error, words):
+    with pytest.raises(error, match=words):
+        make(f"mlp:4-5-2:{text}", (4,), 2)
+
+
 @pytest.mark.parametrize("shape", [DIGITS, CIFAR])
 @pytest.mark.parametrize("name", sorted(set(PLANS) - SLOW))
 def test_every_model_runs_forward_and_backward(name, shape):

@@ -25,6 +25,7 @@ from minisparse.sparsity import (
     OneShot,
     Rounds,
     Row,
+    SlowLast,
     Uniform,
     Unstructured,
     parse_allocation,
@@ -51,6 +52,7 @@ ALLOCATION = st.one_of(
     st.sampled_from([Global(), Uniform(), ErdosRenyi(), EqualPerLayer()]),
     st.builds(ERK, st.floats(0, 5)),
     st.builds(FirstDense, st.booleans()),
+    st.builds(SlowLast, st.floats(0.01, 0.99), st.floats(0.01, 0.99)),
     st.builds(FirstLast, st.sampled_from(["conv", "always", "never"]), SPARSITY),
     st.builds(Explicit, st.dictionaries(NAMES, SPARSITY, max_size=4)),
 )

@@ -19,7 +19,14 @@ from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import MaskedWeight
 from minisparse.rng import generator
 from minisparse.training import checkpoint
+from minisparse.training.born import make_sparse
 from minisparse.training.checkpoint import MANIFEST, load, read_manifest, save, write_atomic
+from minisparse.weights.csr import CSRWeight, PanelWeight
+from minisparse.weights.formats import FORMATS, convert
+from minisparse.weights.pattern import CSRPattern
+from minisparse.weights.sliced import SlicedWeight
+from minisparse.weights.stored import StoredWeight
+from tests.structures import groups
 
 TINY = ("mlp:3-2-2", (3,), 2)
 
@@ -208,8 +215,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_a_newer_format_says_so(tmp_path: Path) -> None:
     save(network(), tmp_path)
-    reseal(tmp_path, format=2)
-    with pytest.raises(CheckpointError, match="newer than this program: got format 2"):
+    reseal(tmp_path, format=3)
+    with pytest.raises(CheckpointError, match="newer than this program: got format 3"):
         load(tmp_path)
 
 
@@ -364,4 +371,174 @@ def test_what_cannot_come_back_is_not_saved(tmp_path: Path) -> None:
             save(net, tmp_path)
     with pytest.raises(UsageError, match="complex128"):
         save(network().astype(np.complex128), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def stored(kinds: tuple[str, ...] = ("csr", "sliced"), dtype: str = "float32") -> Network:
+    """A network whose layers are stored in these formats in turn; one entry of each is a present 0."""
+    net = make("mlp:8-12-8-4", (8,), 4, seed=1).astype(dtype)
+    rng = generator(1, "test")
+    for k, layer in enumerate(net.prunable().values()):
+        shape, kind = layer.weight.shape, kinds[k % len(kinds)]
+        mask = rng.random(shape) < 0.5
+        mask = groups(rng, *shape, 2, 4) if kind in ("nm", "condensed") else mask
+        layer.weight.rewire(np.repeat(mask[::4], 4, axis=0) if kind == "block" else mask)
+        dense = layer.weight.dense()
+        dense.reshape(-1)[layer.weight.flat[0]] = 0
+        layer.weight = convert(layer.weight, kind)
+        layer.bias.value[...] = rng.standard_normal(shape[0])
+    return net
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kinds", [*((name,) for name in FORMATS), ("csr", "masked"), ("masked",)])
+def test_stored_weights_come_back_in_their_format(tmp_path: Path, kinds: tuple[str, ...], dtype: str) -> None:
+    net = stored(kinds, dtype)
+    save(net, tmp_path)
+    back = load(tmp_path)
+    assert same(net, back)
+    for name, layer in net.prunable().items():
+        twin = back.prunable()[name].weight
+        assert type(twin) is type(layer.weight) and twin.geometry == layer.weight.geometry
+        np.testing.assert_array_equal(twin.flat, layer.weight.flat)
+    x = generator(0, "x").random((5, 8)).astype(dtype)
+    assert np.array_equal(net.predict(x), back.predict(x))
+    wanted = 1 if kinds == ("masked",) else 2
+    assert json.loads((tmp_path / MANIFEST).read_bytes())["format"] == wanted
+    save(back, tmp_path / "again")
+    assert weights_file(tmp_path / "again").read_bytes() == weights_file(tmp_path).read_bytes()
+
+
+def test_settings_of_a_format_come_back(tmp_path: Path) -> None:
+    net = network()
+    first, second = net.prunable().values()
+    first.weight = convert(first.weight, "panels", narrower=2)
+    second.weight = convert(second.weight, "sliced", rows_per_lane=3)
+    save(net, tmp_path)
+    one, two = (layer.weight for layer in load(tmp_path).prunable().values())
+    assert isinstance(one, PanelWeight) and one.narrower == 2
+    assert isinstance(two, SlicedWeight) and two.rows_per_lane == 3
+    assert read_manifest(tmp_path).storage["fc1"] == {"format": "panels", "narrower": 2}
+
+
+def test_a_stored_convolution(tmp_path: Path) -> None:
+    net = network("lenet-5", (1, 8, 8), 10)
+    for layer in net.prunable().values():
+        layer.weight = convert(layer.weight, "csr")
+    save(net, tmp_path)
+    assert same(load(tmp_path), net)
+
+
+def test_no_matrix_is_formed_of_a_stored_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer of 40,000 x 40,000 entries; the file has what is present, and little more."""
+
+    def dense(self: StoredWeight) -> Array:
+        raise AssertionError("a matrix was asked for")
+
+    net = make_sparse("mlp:30-40000-40000-5", (30,), 5, 1 - 3e5 / 1.6014e9)
+    monkeypatch.setattr(StoredWeight, "dense", dense)
+    monkeypatch.setattr(StoredWeight, "mask", property(dense))
+    save(net, tmp_path)
+    back = load(tmp_path)
+    for name, layer in net.prunable().items():
+        twin = back.prunable()[name].weight
+        assert type(twin) is CSRWeight
+        np.testing.assert_array_equal(twin.flat, layer.weight.flat)
+        np.testing.assert_array_equal(twin.values, layer.weight.values)
+    assert weights_file(tmp_path).stat().st_size < 8 * 300_000 + 16 * 80_000 + 4096
+
+
+@pytest.mark.parametrize("which", ["manifest", "weights"])
+def test_flipped_bytes_of_a_stored_network_are_detected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    save(stored(), tmp_path)
+    kinds = {".json": "manifest", ".safetensors": "weights"}
+    found = {kinds[path.suffix]: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(checkpoint, "_read", lambda path, limit: found[kinds[path.suffix]])
+    content = found[which]
+    for at in range(len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 0x10
+        found[which] = bytes(changed)
+        with pytest.raises(CheckpointError):
+            load("memory")
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        ({"fc1": {"format": "csr"}}, "other arrays"),
+        (
+            {"fc1": {"format": "csrr"}, "fc2": {"format": "csr"}, "fc3": {"format": "csr"}},
+            "with its settings",
+        ),
+        ({"fc1": {"format": "csr", "x": 1}}, "with its settings"),
+        ({"fc1": {"format": "panels", "narrower": -1}}, "expected an integer"),
+        ({"fc1": {"format": "panels"}}, "with its settings"),
+        ({"fc9": {"format": "csr"}}, "fc9"),
+        ({"fc1": {"format": 1}}, "damaged"),
+        ({"fc1": {}}, "damaged"),
+        ({"fc1": "csr"}, "damaged"),
+        ({"fc1": {"format": "condensed"}}, "condensed"),
+        (["csr"], "damaged"),
+        ({}, "does not fit|damaged"),
+    ],
+)
+def test_forged_storage_is_refused(tmp_path: Path, storage: object, words: str) -> None:
+    save(stored(("csr",)), tmp_path)
+    reseal(tmp_path, storage=storage)
+    with pytest.raises(CheckpointError, match=words):
+        load(tmp_path)
+
+
+def test_a_model_that_needs_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    save(stored(("csr",)), tmp_path)
+    for model in ("mlp:8-99999999-8-4", "mlp:8-12-99999999-4"):
+        reseal(tmp_path, model=model)
+        with pytest.raises(CheckpointError, match="too few numbers"):
+            load(tmp_path)
+
+
+def test_arrays_of_stored_layers_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    net = stored(("csr",))
+    save(net, tmp_path)
+    good = checkpoint._arrays(net)
+    indices, indptr = good["fc1.indices"], good["fc1.indptr"]
+    swapped = indices.copy()
+    swapped[:2] = swapped[1::-1]
+    bad = {
+        "fc1.weight": good["fc1.weight"].astype(np.float64),
+        "fc1.indices": indices.astype(np.int64),
+        "fc1.indptr": indptr[:-1],
+        "fc2.indptr": good["fc2.indptr"][::-1].copy(),
+    }
+    changes = [{key: array} for key, array in bad.items()]
+    changes += [
+        {"fc1.indices": indices + 200},
+        {"fc1.indices": swapped},
+        {"fc1.weight": good["fc1.weight"][1:]},
+    ]
+    for change in changes:
+        replace_arrays(tmp_path, good | change)
+        with pytest.raises(CheckpointError, match="does not fit.*fc[12]"):
+            load(tmp_path)
+    for key in good:
+        replace_arrays(tmp_path, {k: v for k, v in good.items() if k != key})
+        with pytest.raises(CheckpointError, match=key):
+            load(tmp_path)
+    replace_arrays(tmp_path, good)
+    assert same(load(tmp_path), net)
+
+
+class Unnamed(CSRWeight):
+    """A format that no name leads back to."""
+
+
+def test_a_format_without_a_name_is_not_saved(tmp_path: Path) -> None:
+    net = network()
+    layer = net.prunable()["fc1"]
+    layer.weight = Unnamed(CSRPattern.from_flat(np.array([1, 4]), (2, 3)), np.ones(2, dtype=np.float32))
+    with pytest.raises(UsageError, match="Unnamed, expected a format with a name"):
+        save(net, tmp_path)
     assert not list(tmp_path.iterdir())

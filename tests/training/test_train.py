@@ -5,7 +5,10 @@ import pytest
 
 import minisparse as ms
 from minisparse.errors import MinisparseError
+from minisparse.methods.dense import Dense
+from minisparse.nn.optim import SGD
 from minisparse.training.run import train
+from tests.methods.problems import clusters, mlp
 
 DATA = ms.data.load("digits").subset(230, 60)
 
@@ -62,3 +65,25 @@ def test_a_network_that_does_not_fit_the_data_is_refused():
 def test_float64_network_trains_in_float64():
     run = train(network().astype(np.float64), DATA, ms.Dense(), epochs=1)
     assert run.network.dtype == np.float64
+
+
+def test_a_method_that_sets_the_step_goes_on_from_there_with_the_data_of_that_step():
+    # the last steps of a run from its state in the middle of an epoch are the same as in the whole run
+    rng = np.random.default_rng(0)
+    network = mlp((6, 8, 3), rng, dtype=np.float32)
+    data, states = clusters(rng, (6,)), {}
+    whole = train(
+        network, data, Dense(), epochs=3, batch=16, optimizer=SGD(0.0), seed=4,
+        progress=lambda s: states.update({s.step: s.network.state()}),
+    )  # fmt: skip
+
+    class Later(Dense):
+        def setup(self, state):
+            state.step = state.clock = 5
+
+    middle = network.copy()
+    middle.restore(states[5])
+    rest = train(middle, data, Later(), epochs=3, batch=16, optimizer=SGD(0.0), seed=4)
+    assert rest.steps == whole.steps == 9
+    for key, value in whole.network.state().items():
+        np.testing.assert_array_equal(rest.network.state()[key], value)

@@ -75,7 +75,7 @@ def test_value_types():
     ):
         weight = from_csr(indptr, indices, values.astype(given_type), shape)
         assert weight.param.value.dtype == np.dtype(stored)
-        np.testing.assert_array_equal(weight.row_values(), values.astype(given_type))
+        np.testing.assert_array_equal(weight.values, values.astype(given_type))
         assert weight.apply(np.ones((2, shape[1]), np.float32), EVAL).shape == (2, 5)
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisparse.methods.base import DynamicSparse, rounded, setting
-from minisparse.methods.dynamic.rules import grow_random, share_out
+from minisparse.methods.dynamic.rules import grow_random, largest_together, share_out
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
@@ -44,24 +44,24 @@ def adapted(threshold: float, moved: int, target: float, tolerance: float) -> fl
     return 2 * threshold if moved < (1 - tolerance) * target else threshold
 
 
-def below(weight: Array, mask: Array, threshold: float) -> Array:
-    """Who leaves by (1), the layer's largest weight excepted; weight, mask (out, in)."""
-    small = mask & (np.abs(weight) < threshold)
-    return small & ~top_k(np.abs(weight), min(1, int(np.count_nonzero(mask))), among=mask)
+def below(weight: Array, threshold: float) -> Array:
+    """Who leaves by (1), the layer's largest weight excepted; weight (kept,) present entries."""
+    size = np.abs(weight)
+    return (size < threshold) & ~top_k(size, min(1, size.size))
 
 
-def smallest(weights: Mapping[str, Array], masks: Mapping[str, Array], k: int) -> dict[str, Array]:
-    """The k entries of least magnitude among those of the masks, over all layers together."""
-    sizes = [mask.size for mask in masks.values()]
-    magnitudes = np.concatenate([np.abs(weights[name]).ravel() for name in masks])
-    chosen = top_k(-magnitudes, k, among=np.concatenate([mask.ravel() for mask in masks.values()]))
-    parts = np.split(chosen, np.cumsum(sizes)[:-1])
-    return {name: part.reshape(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
+def fewer(leave: Mapping[str, Array], weights: Mapping[str, Array], k: int) -> dict[str, Array]:
+    """Of those who leave, the k of least magnitude over all layers together; arrays (kept,)."""
+    chosen = largest_together({name: -np.abs(weights[name][out]) for name, out in leave.items()}, k)
+    fewer = {name: np.zeros(out.shape, dtype=bool) for name, out in leave.items()}
+    for name, out in leave.items():
+        fewer[name][out] = chosen[name]
+    return fewer
 
 
-def count(masks: Mapping[str, Array]) -> int:
-    """True entries of all masks together."""
-    return sum(int(np.count_nonzero(mask)) for mask in masks.values())
+def count(chosen: Mapping[str, Array]) -> int:
+    """True entries of all layers together."""
+    return sum(int(np.count_nonzero(array)) for array in chosen.values())
 
 
 @register("dsr", family="dynamic", paper="arXiv:1902.05967")
@@ -94,28 +94,25 @@ class DSR(DynamicSparse):
     def exchange_all(self, state: TrainState) -> bool:
         h = state.memory[THRESHOLD]["H"]
         left = count(self.leaving(state))
-        target = rounded(self.move, count(state.network.masks()))
-        state.rewire(self.exchange(state))
+        target = rounded(self.move, sum(x.weight.kept for x in state.network.prunable().values()))
+        state.rewire_flat(self.exchange(state))
         h[...] = adapted(float(h), left, target, self.tolerance)
         return True
 
     def leaving(self, state: TrainState) -> dict[str, Array]:
-        """Equation (1) in every layer."""
+        """Equation (1) in every layer: who of the present entries leaves."""
         h = float(state.memory[THRESHOLD]["H"])
-        layers = state.network.prunable()
-        return {name: below(x.weight.dense(), x.weight.mask, h) for name, x in layers.items()}
+        return {name: below(x.weight.values, h) for name, x in state.network.prunable().items()}
 
     def exchange(self, state: TrainState) -> dict[str, Array]:
-        """The new masks, equations (1) and (3)."""
-        layers, masks, leave = state.network.prunable(), state.network.masks(), self.leaving(state)
-        room = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
+        """The new positions, equations (1) and (3)."""
+        weights = {name: layer.weight for name, layer in state.network.prunable().items()}
+        leave, room = self.leaving(state), {name: w.size - w.kept for name, w in weights.items()}
         if count(leave) > sum(room.values()):
-            weights = {name: layer.weight.dense() for name, layer in layers.items()}
-            leave = smallest(weights, leave, sum(room.values()))
-        stay = {name: mask & ~leave[name] for name, mask in masks.items()}
-        survivors = {name: int(np.count_nonzero(mask)) for name, mask in stay.items()}
-        quota = share_out(count(leave), survivors, room)
+            leave = fewer(leave, {name: w.values for name, w in weights.items()}, sum(room.values()))
+        stay = {name: w.flat[~leave[name]] for name, w in weights.items()}
+        quota = share_out(count(leave), {name: flat.size for name, flat in stay.items()}, room)
         return {
-            name: grow_random(stay[name], quota[name], state.rng(f"regrow {name}"), among=~mask)
-            for name, mask in masks.items()
+            name: grow_random(stay[name], w.size, quota[name], state.rng(f"regrow {name}"), excluded=w.flat)
+            for name, w in weights.items()
         }

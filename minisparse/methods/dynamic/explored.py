@@ -11,7 +11,8 @@ all that are empty then, an entry not yet explored stays so with probability 1 -
     E R = 1 - (1 - n/N) (1 - K / (N - n + K))^u                                            (2)
 
 (N - n for N - n + K where those that just left may not return.) `record` follows any method if it is called
-after every step, as the `progress` of a training.
+after every step, as the `progress` of a training. The union is kept as positions, R N of them: no more than
+what was explored.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ import numpy as np
 from minisparse.nn.param import Array
 from minisparse.training.state import TrainState
 
-EVER = "explored: entries that were ever present"
+EVER = "explored: flat positions that were ever present"
 
 
-def explored_share(ever: Mapping[str, Array]) -> float:
-    """R of equation (1) from the union of masks by layer; 0 without layers."""
-    size = sum(mask.size for mask in ever.values())
-    return sum(int(np.count_nonzero(mask)) for mask in ever.values()) / size if size else 0.0
+def explored_share(ever: Mapping[str, Array], size: int) -> float:
+    """R of equation (1) from the union of positions by layer; size: N of all layers; 0 without entries."""
+    return sum(flat.size for flat in ever.values()) / size if size else 0.0
 
 
 def expected_share(size: int, kept: int, moved: int, updates: int, returns: bool = True) -> float:
@@ -40,7 +40,8 @@ def expected_share(size: int, kept: int, moved: int, updates: int, returns: bool
 
 
 def record(state: TrainState) -> None:
-    """Add the present masks to what state.memory keeps under EVER."""
+    """Add what is present to the ascending positions that state.memory keeps under EVER."""
     ever = state.memory.setdefault(EVER, {})
-    for name, mask in state.network.masks().items():
-        ever[name] = ever[name] | mask if name in ever else mask
+    for name, layer in state.network.prunable().items():
+        flat = layer.weight.flat
+        ever[name] = np.union1d(ever[name], flat) if name in ever else flat

@@ -27,15 +27,13 @@ import numpy as np
 
 from minisparse.methods.base import DynamicSparse, layer_shapes, rounded, setting
 from minisparse.methods.dynamic.rigl import exchange
-from minisparse.methods.dynamic.rules import cosine
+from minisparse.methods.dynamic.rules import cosine, largest_together
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
-from minisparse.sparsity.allocation import Global
+from minisparse.sparsity.allocation import budget
 from minisparse.sparsity.count import check_share, check_sparsity, check_whole
-from minisparse.sparsity.pattern import Unstructured
 from minisparse.sparsity.schedule import Cubic
-from minisparse.sparsity.select import select
 from minisparse.training.state import TrainState
 
 
@@ -72,7 +70,7 @@ class GraNet(DynamicSparse):
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         p = cosine(self.first, self.last, state.step / state.horizon)
         weight = layer.weight
-        return exchange(weight.dense(), layer.dense_grad(), weight.mask, rounded(p, weight.kept))
+        return exchange(weight.flat, weight.values, layer.gradient_blocks(), rounded(p, weight.kept))
 
     def after_update(self, state: TrainState) -> None:
         for level in self.levels(state):
@@ -81,7 +79,7 @@ class GraNet(DynamicSparse):
 
     def prune_to(self, state: TrainState, sparsity: float) -> None:
         """The selection of (1)."""
-        network = state.network
-        scores = {name: np.abs(layer.weight.dense()) for name, layer in network.prunable().items()}
-        masks = select(scores, layer_shapes(network), sparsity, Global(), Unstructured(), network.masks())
-        state.rewire(masks)
+        weights = {name: layer.weight for name, layer in state.network.prunable().items()}
+        magnitudes = {name: np.abs(w.values) for name, w in weights.items()}
+        stay = largest_together(magnitudes, budget(layer_shapes(state.network), sparsity))
+        state.rewire_flat({name: w.flat[stay[name]] for name, w in weights.items()})

@@ -30,6 +30,7 @@ from minisparse.methods.dynamic.silence import hidden, silence
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
+from minisparse.nn.weight import Weight
 from minisparse.sparsity.allocation import Allocation, ErdosRenyi
 from minisparse.sparsity.count import check_share, check_whole
 from minisparse.sparsity.select import top_k
@@ -38,9 +39,10 @@ from minisparse.training.state import TrainState
 REMOVED = "importance pruning: removed units"
 
 
-def importance(weight: Array) -> Array:
-    """I (out,) of equation (1); weight (out, in) with absent entries 0."""
-    return np.abs(weight).sum(axis=1)
+def importance(weight: Weight) -> Array:
+    """I (out,) of equation (1)."""
+    out, columns = weight.shape
+    return np.bincount(weight.flat // columns, weights=np.abs(weight.values), minlength=out)
 
 
 def unimportant(importance: Array, removed: Array, share: float) -> Array:
@@ -75,11 +77,14 @@ class ImportancePruning(DynamicSparse):
         return 0 < state.step < state.horizon and state.step % state.steps_per_epoch == 0
 
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
-        weight, alive = layer.weight, ~state.memory[REMOVED][name]
-        stay = survivors(weight.dense(), weight.mask, self.zeta)
-        among = np.broadcast_to(alive[:, None], weight.shape)
-        left = weight.kept - int(np.count_nonzero(stay))
-        return grow_random(stay, left, state.rng(f"regrow {name}"), among)
+        weight, alive = layer.weight, np.flatnonzero(~state.memory[REMOVED][name])
+        columns = weight.shape[1]
+        rows, where = np.divmod(weight.flat[survivors(weight.values, self.zeta)], columns)
+        # SET in the matrix of the rows that are left
+        stay = np.searchsorted(alive, rows) * columns + where
+        grown = grow_random(stay, alive.size * columns, weight.kept - stay.size, state.rng(f"regrow {name}"))
+        rows, where = np.divmod(grown, columns)
+        return alive[rows] * columns + where
 
     def exchange_all(self, state: TrainState) -> bool:
         epoch = state.step // state.steps_per_epoch
@@ -89,12 +94,12 @@ class ImportancePruning(DynamicSparse):
 
     def remove(self, state: TrainState) -> None:
         """Equations (1) and (2)."""
-        masks = {}
+        flats = {}
         for name, layer in hidden(state).items():
-            removed = state.memory[REMOVED][name]
-            removed |= unimportant(importance(layer.weight.dense()), removed, self.share)
-            masks[name] = layer.weight.mask & ~removed[:, None]
-        state.rewire(masks)
+            weight, removed = layer.weight, state.memory[REMOVED][name]
+            removed |= unimportant(importance(weight), removed, self.share)
+            flats[name] = weight.flat[~removed[weight.flat // weight.shape[1]]]
+        state.rewire_flat(flats)
 
     def after_update(self, state: TrainState) -> None:
         super().after_update(state)

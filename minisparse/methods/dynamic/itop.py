@@ -60,10 +60,10 @@ class ITOP(DynamicSparse):
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         weight = layer.weight
         k = rounded(cosine(self.first, self.last, state.step / state.horizon), weight.kept)
-        stay = drop_smallest(weight.dense(), weight.mask, k)
+        stay = weight.flat[drop_smallest(weight.values, k)]
         if self.growth == "random":
-            return grow_random(stay, k, state.rng(f"regrow {name}"))
-        return grow_largest(stay, layer.dense_grad(), k)
+            return grow_random(stay, weight.size, k, state.rng(f"regrow {name}"))
+        return grow_largest(stay, layer.gradient_blocks(), k)
 
     def exchange_all(self, state: TrainState) -> bool:
         changed = super().exchange_all(state)

@@ -49,9 +49,9 @@ def mutation_rate(step: int, horizon: int, first: float) -> float:
     return first / 2 if step < rounded(ENDED, horizon) else 0.0
 
 
-def importance(weight: Array, grad: Array, mask: Array, lam: float) -> Array:
-    """Equation (1), 0 for absent entries; weight, grad, mask (out, in)."""
-    return np.where(mask, np.abs(weight) + lam * np.abs(grad), 0)
+def importance(weight: Array, grad: Array, lam: float) -> Array:
+    """Equation (1) for present entries; weight, grad (kept,)."""
+    return np.abs(weight) + lam * np.abs(grad)
 
 
 def bounds(budget: int, size: int, rate: float, soft: bool) -> tuple[int, int]:
@@ -87,16 +87,16 @@ class MEST(DynamicSparse):
         return 0 < state.step <= end and (state.step % self.every == 0 or state.step == end)
 
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
-        weight, mask = layer.weight, layer.weight.mask
+        weight = layer.weight
         rate = mutation_rate(state.step, state.horizon, self.mutation)
         low, high = bounds(int(state.memory[BUDGET][name]), weight.size, rate, self.soft)
-        score = importance(weight.dense(), layer.dense_grad(), mask, self.lam)
-        stay = drop_smallest(score, mask, weight.kept - low)
-        return grow_random(stay, high - low, state.rng(f"regrow {name}"))
+        score = importance(weight.values, weight.grads, self.lam)
+        stay = weight.flat[drop_smallest(score, weight.kept - low)]
+        return grow_random(stay, weight.size, high - low, state.rng(f"regrow {name}"))
 
     def exchange_all(self, state: TrainState) -> bool:
         # a layer filled up by (3) is dense for a while and has to come back
         layers, budget = state.network.prunable(), state.memory[BUDGET]
         sparse = {name: layer for name, layer in layers.items() if budget[name] < layer.weight.size}
-        state.rewire({name: self.rewired(name, layer, state) for name, layer in sparse.items()})
+        state.rewire_flat({name: self.rewired(name, layer, state) for name, layer in sparse.items()})
         return bool(sparse)

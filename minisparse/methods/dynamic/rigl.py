@@ -9,7 +9,8 @@ Each layer holds A active weights throughout. Every `every` steps before T_end i
 
 of them: the k active weights of least |w| leave; then, among all entries not active now
 (those that just left included), the k of largest |dL/dw| enter with value 0.              (2)
-An exchange takes the place of the optimiser's step (Algorithm 1).
+An exchange takes the place of the optimiser's step (Algorithm 1). All gradients of (2) are computed, but only
+a few rows at a time: of those gone by no more than the k largest are kept.
 
 Departures: k is rounded half to even (the authors truncate). An entry that leaves and re-enters at once
 keeps its value and momentum, as in the authors' code. Where there is nothing to exchange (alpha = 0, or no
@@ -24,6 +25,7 @@ from typing import ClassVar
 from minisparse.methods.base import DynamicSparse, rounded, setting
 from minisparse.methods.dynamic.rules import cosine, drop_smallest, grow_largest
 from minisparse.methods.registry import register
+from minisparse.nn.largest import Blocks
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
 from minisparse.sparsity.count import check_share, check_whole
@@ -35,12 +37,12 @@ def exchange_fraction(t: float, t_end: float, alpha: float) -> float:
     return cosine(alpha, 0, t / t_end)
 
 
-def exchange(weight: Array, grad: Array, mask: Array, k: int) -> Array:
-    """Mask after k exchanges in one layer, equation (2).
+def exchange(flat: Array, weight: Array, gradient: Blocks, k: int) -> Array:
+    """Positions after k exchanges in one layer, equation (2).
 
-    weight, grad, mask: (out, in); grad holds dL/dw for absent entries too.
+    flat, weight (kept,): where the present entries are, and they; gradient: dL/dw of all, in blocks of rows.
     """
-    return grow_largest(drop_smallest(weight, mask, k), grad, k)
+    return grow_largest(flat[drop_smallest(weight, k)], gradient, k)
 
 
 @register("rigl", family="dynamic", paper="arXiv:1911.11134")
@@ -67,4 +69,4 @@ class RigL(DynamicSparse):
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
         weight = layer.weight
-        return exchange(weight.dense(), layer.dense_grad(), weight.mask, rounded(f, weight.kept))
+        return exchange(weight.flat, weight.values, layer.gradient_blocks(), rounded(f, weight.kept))

@@ -1,7 +1,8 @@
 """Rules that dynamic methods are composed of: which weights drop, which grow, how growth is shared out.
 
-All are pure functions on arrays. Counts are exact and conserved: what is asked to leave leaves, what is
-asked to enter enters. In a tie the lower flat index stays, or enters.
+All are pure functions on arrays of present entries: `flat`, their ascending positions in the matrix, and a
+number for each, in that order. Nothing of the matrix's own size is formed. Counts are exact and conserved:
+what is asked to leave leaves, what is asked to enter enters. In a tie the lower position stays, or enters.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from math import cos, pi
 import numpy as np
 from numpy.random import Generator
 
+from minisparse.nn.largest import Blocks, largest
 from minisparse.nn.param import Array
 from minisparse.sparsity.apportion import apportion, water_fill
+from minisparse.sparsity.sample import sample_distinct
 from minisparse.sparsity.select import check_scores, top_k
 
 
@@ -23,19 +26,34 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) / 2 * (1 + cos(pi * progress))
 
 
-def drop_smallest(score: Array, mask: Array, k: int) -> Array:
-    """`mask` without the k present entries of least |score|; score, mask (out, in)."""
-    return top_k(np.abs(score), int(np.count_nonzero(mask)) - k, among=mask)
+def drop_smallest(score: Array, k: int) -> Array:
+    """Who stays (kept,) when the k entries of least |score| leave; score (kept,)."""
+    return top_k(np.abs(score), score.size - k)
 
 
-def grow_largest(stay: Array, score: Array, k: int) -> Array:
-    """`stay` (out, in) and the k absent entries of largest |score|."""
-    return stay | top_k(np.abs(score), k, among=~stay)
+def largest_together(scores: Mapping[str, Array], k: int) -> dict[str, Array]:
+    """Who is among the k largest scores of all layers together; in a tie earlier layers come first."""
+    ends = np.cumsum([score.size for score in scores.values()])
+    chosen = top_k(np.concatenate(list(scores.values())), k)
+    return dict(zip(scores, np.split(chosen, ends[:-1]), strict=True))
 
 
-def grow_random(stay: Array, k: int, rng: Generator, among: Array | None = None) -> Array:
-    """`stay` (out, in) and k entries drawn uniformly among the absent ones, or those of `among`."""
-    return stay | top_k(rng.random(stay.shape), k, among=~stay if among is None else among & ~stay)
+def grow_largest(stay: Array, scores: Blocks, k: int) -> Array:
+    """The positions `stay` and, among all others, the k of largest |score|; scores in blocks of rows."""
+    return merged(stay, largest(scores, k, excluded=stay))
+
+
+def grow_random(stay: Array, size: int, k: int, rng: Generator, excluded: Array | None = None) -> Array:
+    """The positions `stay` and k drawn uniformly among the others of a matrix of this size.
+
+    excluded: ascending positions where none may enter, those of `stay` among them; by default just those.
+    """
+    return merged(stay, sample_distinct(k, size, rng, stay if excluded is None else excluded))
+
+
+def merged(a: Array, b: Array) -> Array:
+    """Two ascending arrays as one."""
+    return np.sort(np.concatenate([a, b]), kind="stable")
 
 
 def share_out(total: int, worth: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:

@@ -34,12 +34,11 @@ from minisparse.sparsity.count import check_share
 from minisparse.training.state import TrainState
 
 
-def survivors(weight: Array, mask: Array, zeta: float) -> Array:
-    """Mask of what stays after (1); weight, mask (out, in)."""
-    stay = np.zeros_like(mask)
-    for side in (mask & (weight >= 0), mask & (weight < 0)):
-        count = int(np.count_nonzero(side))
-        stay |= drop_smallest(weight, side, rounded(zeta, count))
+def survivors(weight: Array, zeta: float) -> Array:
+    """Who stays after (1); weight (kept,) present entries."""
+    stay = np.zeros(weight.shape, dtype=bool)
+    for side in (weight >= 0, weight < 0):
+        stay[side] = drop_smallest(weight[side], rounded(zeta, int(np.count_nonzero(side))))
     return stay
 
 
@@ -60,6 +59,6 @@ class SET(DynamicSparse):
 
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         weight = layer.weight
-        stay = survivors(weight.dense(), weight.mask, self.zeta)
+        stay = weight.flat[survivors(weight.values, self.zeta)]
         # one stream per layer: layers of equal shape must not grow alike
-        return grow_random(stay, weight.kept - int(np.count_nonzero(stay)), state.rng(f"regrow {name}"))
+        return grow_random(stay, weight.size, weight.kept - stay.size, state.rng(f"regrow {name}"))

@@ -15,7 +15,14 @@ import numpy as np
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.norm import BatchNorm
 from minisparse.nn.param import Array
+from minisparse.nn.weight import Weight
 from minisparse.training.state import TrainState
+
+
+def unused(weight: Weight) -> Array:
+    """Units (out,) without a single present input."""
+    out, columns = weight.shape
+    return np.bincount(weight.flat // columns, minlength=out) == 0
 
 
 def hidden(state: TrainState) -> dict[str, LinearLayer]:

@@ -14,7 +14,9 @@ with value 0, those that just left included. A layer of sparsity below 0.2 that 
 (q_l / sum q > 1/L) loses no more than the share of its entries that is empty. The number of weights of the
 network is constant, that of a layer is not. All decisions are the same for any multiple of M.
 
-M costs a dense gradient at every step. It is never reset: an entry that enters is judged next by what
+M costs a dense gradient at every step, and a dense matrix for every layer: by its definition, however the
+weights are stored, this is the one dynamic method beside Top-KAST that is not sparse in memory. M is never
+reset: an entry that enters is judged next by what
 it gathered while absent. The optimiser's slots of an entry that enters are empty, as everywhere here.
 
 Departures: M is kept beside the optimiser, so that any optimiser can be used; the authors read the
@@ -43,33 +45,32 @@ MOMENTUM = "snfs: momentum of the dense gradient"
 NEARLY_DENSE = 0.2
 
 
-def mean_momentum(momentum: Array, mask: Array) -> float:
-    """q_l: mean |M| over present entries, 0 if there is none; momentum, mask (out, in)."""
-    present = np.abs(momentum[mask])
+def mean_momentum(momentum: Array, flat: Array) -> float:
+    """q_l: mean |M| over present entries, 0 if there is none; momentum (out, in), flat (kept,) positions."""
+    present = np.abs(momentum.reshape(-1)[flat])
     return float(present.mean()) if present.size else 0.0
 
 
-def dropped(mask: Array, share: float, p: float) -> int:
+def dropped(kept: int, size: int, share: float, p: float) -> int:
     """How many leave a layer by (2); `share` is q_l L / sum q, above 1 for a layer about to grow."""
-    kept = int(np.count_nonzero(mask))
-    sparsity = 1 - kept / mask.size
+    sparsity = 1 - kept / size
     return rounded(min(sparsity, p) if sparsity < NEARLY_DENSE and share > 1 else p, kept)
 
 
 def exchange(
-    weights: Mapping[str, Array], masks: Mapping[str, Array], momentum: Mapping[str, Array], p: float
+    flats: Mapping[str, Array], weights: Mapping[str, Array], momentum: Mapping[str, Array], p: float
 ) -> dict[str, Array]:
-    """New masks of all layers, equations (2) and (3); all arrays (out, in)."""
-    worth = {name: mean_momentum(momentum[name], mask) for name, mask in masks.items()}
+    """New positions in all layers, equations (2) and (3); flats, weights (kept,), momentum (out, in)."""
+    worth = {name: mean_momentum(momentum[name], flat) for name, flat in flats.items()}
     mean = sum(worth.values()) / len(worth) or 1.0
-    stay = {
-        name: drop_smallest(weights[name], mask, dropped(mask, worth[name] / mean, p))
-        for name, mask in masks.items()
-    }
-    room = {name: int(np.count_nonzero(~mask)) for name, mask in stay.items()}
-    left = sum(int(np.count_nonzero(mask & ~stay[name])) for name, mask in masks.items())
+    stay = {}
+    for name, flat in flats.items():
+        gone = dropped(flat.size, momentum[name].size, worth[name] / mean, p)
+        stay[name] = flat[drop_smallest(weights[name], gone)]
+    room = {name: momentum[name].size - flat.size for name, flat in stay.items()}
+    left = sum(flat.size - stay[name].size for name, flat in flats.items())
     quota = share_out(left, worth, room)
-    return {name: grow_largest(mask, momentum[name], quota[name]) for name, mask in stay.items()}
+    return {name: grow_largest(flat, [momentum[name]], quota[name]) for name, flat in stay.items()}
 
 
 @register("snfs", family="dynamic", paper="arXiv:1907.04840")
@@ -89,7 +90,9 @@ class SNFS(DynamicSparse):
     def setup(self, state: TrainState) -> None:
         super().setup(state)
         layers = state.network.prunable()
-        state.memory[MOMENTUM] = {name: np.zeros_like(layer.weight.dense()) for name, layer in layers.items()}
+        state.memory[MOMENTUM] = {
+            name: np.zeros(x.weight.shape, x.weight.values.dtype) for name, x in layers.items()
+        }
 
     def update(self, state: TrainState) -> None:
         for name, layer in state.network.prunable().items():
@@ -105,11 +108,14 @@ class SNFS(DynamicSparse):
         return self.exchange(state)[name]
 
     def exchange_all(self, state: TrainState) -> bool:
-        state.rewire(self.exchange(state))
+        state.rewire_flat(self.exchange(state))
         return True
 
     def exchange(self, state: TrainState) -> dict[str, Array]:
-        """The new masks of this step."""
-        weights = {name: layer.weight.dense() for name, layer in state.network.prunable().items()}
+        """The new positions of this step."""
+        weights = {name: layer.weight for name, layer in state.network.prunable().items()}
         p = cosine(self.first, self.last, state.step / state.horizon)
-        return exchange(weights, state.network.masks(), state.memory[MOMENTUM], p)
+        return exchange(
+            {name: w.flat for name, w in weights.items()}, {name: w.values for name, w in weights.items()},
+            state.memory[MOMENTUM], p,
+        )  # fmt: skip

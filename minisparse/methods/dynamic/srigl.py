@@ -30,6 +30,7 @@ vision transformers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,31 +40,49 @@ from numpy.random import Generator
 from minisparse.errors import MethodError
 from minisparse.methods.base import DynamicSparse, layer_shapes, rounded, setting
 from minisparse.methods.dynamic.rigl import exchange_fraction
-from minisparse.methods.dynamic.silence import hidden, silence
+from minisparse.methods.dynamic.rules import drop_smallest, merged
+from minisparse.methods.dynamic.silence import hidden, silence, unused
 from minisparse.methods.registry import register
+from minisparse.nn.largest import Blocks, largest, largest_by_row
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
+from minisparse.nn.weight import Weight
 from minisparse.sparsity.count import check_real, check_share, check_whole
-from minisparse.sparsity.measure import dead_units
+from minisparse.sparsity.sample import sample_distinct, sample_rows
 from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
 BUDGET = "srigl: weights each layer may hold"
 
 
+def first_fan_in(shape: tuple[int, int], budget: int) -> tuple[int, int]:
+    """(units with inputs, inputs of each) at the start: all and floor(budget / out), or `budget` and 1."""
+    units = min(shape[0], budget)
+    return units, min(shape[1], budget // max(1, units))
+
+
 def constant_fan_in(shape: tuple[int, int], budget: int, rng: Generator) -> Array:
-    """Mask (out, in) with floor(budget / out) random inputs at every unit, or 1 at `budget` of them."""
-    out, fan = shape
-    draws = rng.random(shape)
-    units = top_k(rng.random(out), min(out, budget))
-    return fill(np.zeros(shape, dtype=bool), draws, draws, units, min(fan, budget // max(1, units.sum())))
+    """Flat positions of random inputs, as many at every unit as `first_fan_in` says."""
+    units, inputs = first_fan_in(shape, budget)
+    active = sample_distinct(units, shape[0], rng)
+    row, column = np.divmod(sample_rows(inputs, units, shape[1], rng), shape[1])
+    return active[row] * shape[1] + column
 
 
-def salient(weight: Array, grad: Array, mask: Array, k: int) -> Array:
-    """c (out,) of equation (1) for K = k; weight, grad, mask (out, in)."""
-    kept = int(np.count_nonzero(mask))
-    large = top_k(np.abs(weight), kept - k, among=mask) | top_k(np.abs(grad), k)
-    return np.count_nonzero(large, axis=1)
+def has_constant_fan_in(weight: Weight, budget: int) -> bool:
+    """Whether this is a start as good as any `constant_fan_in` draws."""
+    units, inputs = first_fan_in(weight.shape, budget)
+    if weight.kept != units * inputs:
+        return False
+    fans = np.bincount(weight.flat // weight.shape[1], minlength=1)
+    return set(fans[fans > 0]) <= {inputs}
+
+
+def salient(flat: Array, weight: Array, shape: tuple[int, int], gradient: Blocks, k: int) -> Array:
+    """c (out,) of equation (1) for K = k; flat, weight (kept,), gradient of all entries in blocks of rows."""
+    large = flat[drop_smallest(weight, k)]
+    steep = largest(gradient, k, excluded=flat[:0])
+    return np.bincount(np.union1d(large, steep) // shape[1], minlength=shape[0])
 
 
 def survivors(counts: Array, gamma: float, budget: int, fan: int) -> Array:
@@ -75,28 +94,44 @@ def survivors(counts: Array, gamma: float, budget: int, fan: int) -> Array:
     return top_k(counts, min(budget, int(np.count_nonzero(active))), among=active)
 
 
-def fill(keep: Array, weight: Array, grad: Array, active: Array, k: int) -> Array:
-    """Mask of (4): in each active row the k first entries, kept ones by |weight|, then others by |grad|."""
-    score = np.where(keep, np.abs(weight), np.abs(grad))
-    order = np.lexsort((-score, ~keep), axis=1)[:, :k]
-    mask = np.zeros(keep.shape, dtype=bool)
-    np.put_along_axis(mask, order, active[:, None], axis=1)
-    return mask
+def largest_of_rows(flat: Array, weight: Array, columns: int, k: int) -> Array:
+    """Positions of the k largest |weight| of each row, all where it has fewer; flat, weight (kept,)."""
+    row = flat // columns
+    order = np.lexsort((-np.abs(weight), row))  # row by row, the largest first
+    place = np.arange(flat.size) - np.searchsorted(row, row)  # rows are ascending: how far into its own
+    return np.sort(flat[order[place < k]])
 
 
-def exchange(weight: Array, grad: Array, mask: Array, k: int, budget: int, gamma: float) -> Array:
-    """Mask after K = k weights were up for exchange, equations (1) to (4); all arrays (out, in)."""
-    active = survivors(salient(weight, grad, mask, k), gamma, budget, mask.shape[1])
-    present = mask & active[:, None]
-    stay = min(int(np.count_nonzero(mask)) - k, int(np.count_nonzero(present)))
+def fill(keep: Array, weight: Array, gradient: Blocks, active: Array, columns: int, k: int) -> Array:
+    """Positions of (4): k in each active row, kept ones by |weight|, then others by |gradient|.
+
+    keep, weight (kept,): entries that may stay, all in active rows; active (out,) bool.
+    """
+    stay = largest_of_rows(keep, weight, columns, k)
+    missing = np.where(active, k - np.bincount(stay // columns, minlength=active.size), 0)
+    return merged(stay, largest_by_row(gradient, missing, excluded=stay))
+
+
+def exchange(
+    flat: Array, weight: Array, shape: tuple[int, int], gradient: Callable[[], Blocks],
+    k: int, budget: int, gamma: float,
+) -> Array:  # fmt: skip
+    """Positions after K = k weights were up for exchange, equations (1) to (4).
+
+    flat, weight (kept,): where present entries are, and they; gradient(): dL/dw of all, in blocks of rows.
+    """
+    out, columns = shape
+    active = survivors(salient(flat, weight, shape, gradient(), k), gamma, budget, columns)
+    present = active[flat // columns]
+    stay = min(flat.size - k, int(np.count_nonzero(present)))
     keep = top_k(np.abs(weight), stay, among=present)
-    fan_in = min(mask.shape[1], budget // max(1, int(np.count_nonzero(active))))
-    return fill(keep, weight, grad, active, fan_in)
+    fan_in = min(columns, budget // max(1, int(np.count_nonzero(active))))
+    return fill(flat[keep], weight[keep], gradient(), active, columns, fan_in)
 
 
 def silence_ablated(state: TrainState) -> None:
     """Hold at 0 what units without inputs emit, but those of the last layer."""
-    silence(state, {name: dead_units(layer.weight.mask)[1] for name, layer in hidden(state).items()})
+    silence(state, {name: unused(layer.weight) for name, layer in hidden(state).items()})
 
 
 @register("srigl", family="dynamic", paper="arXiv:2305.02299")
@@ -127,11 +162,11 @@ class SRigL(DynamicSparse):
                 "Use --allocation erk."
             )
         state.memory[BUDGET] = {name: np.array(count) for name, count in budgets.items()}
-        masks = {
-            name: constant_fan_in(shape.matrix, budgets[name], state.rng(f"topology {name}"))
-            for name, shape in shapes.items()
-        }
-        state.rewire(masks)
+        state.rewire_flat({
+            name: constant_fan_in(layer.weight.shape, budgets[name], state.rng(f"topology {name}"))
+            for name, layer in state.network.prunable().items()
+            if not has_constant_fan_in(layer.weight, budgets[name])
+        })  # fmt: skip
         silence_ablated(state)
 
     def due(self, state: TrainState) -> bool:
@@ -140,11 +175,12 @@ class SRigL(DynamicSparse):
 
     def rewired(self, name: str, layer: LinearLayer, state: TrainState) -> Array:
         f = exchange_fraction(state.step, self.until * state.horizon, self.alpha)
-        weight, rows = layer.weight, layer.rows
-        idle = ~rows.reshape(-1, rows.shape[-1]).any(axis=0)
+        weight, flat, rows = layer.weight, layer.weight.flat, layer.rows
+        idle = np.logical_not(np.any(rows.reshape(-1, rows.shape[-1]), axis=0))
+        seen = np.where(idle[flat % weight.shape[1]], 0, weight.values)
         gamma = self.gamma if name in hidden(state) else 0.0
         return exchange(
-            np.where(idle, 0, weight.dense()), layer.dense_grad(), weight.mask,
+            flat, seen, weight.shape, layer.gradient_blocks,
             rounded(f, weight.kept), int(state.memory[BUDGET][name]), gamma,
         )  # fmt: skip
 

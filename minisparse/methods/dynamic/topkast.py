@@ -15,8 +15,9 @@ entries outside A that B takes in; 0 trains A alone, 1 gives dense gradients to 
 share `until` of the run on B is A.
 
 Departures: the paper's norms in (3) are read as weight decay, squared and halved. The optimiser's own weight
-decay, if any, comes on top, on B. |theta| of all entries is ranked at every exchange, as in the paper; only
-what it stands for, not this code, is sparse in memory.
+decay, if any, comes on top, on B. |theta| of all entries is ranked at every exchange, as in the paper. theta
+is dense by definition: every layer trains a whole matrix, however its weights were stored before; only what
+the method stands for, not this code, is sparse in memory.
 """
 
 from __future__ import annotations

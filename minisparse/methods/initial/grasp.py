@@ -13,9 +13,18 @@ leave. Hence, for scores of which the largest stay,
 
     score = -S = w (H g)                                                                    (2)
 
-The loss is taken of the outputs divided by a temperature T = 200. That is no mere change of scale: the
-softmax is then near uniform, the loss nearly linear in the outputs, and H the curvature of the network
-itself rather than that of the loss.
+The sign is a known trap. The paper and its code keep the S below a threshold, as here; codes that keep the
+largest S remove the other end of the ranking, which is GraSP inverted, and |S| is a third method. A weight
+that carries no signal has S = 0 and stands between the ends, not at one of them. On a quadratic loss with
+Hessian A and minimum 0, g = A w and S = -w (A A w): where A is diagonal every S is negative, and weights
+leave in the order of their |a_i w_i|, the smallest first.
+
+The loss is taken of the outputs divided by a temperature T = 200, as published. That is no mere change of
+scale: the softmax is then near uniform and the loss nearly linear in the outputs, so that of
+
+    H = J^T (H_loss / T^2) J + sum_k (dloss/dy_k / T) d2y_k/dw2                             (3)
+
+the first term, the curvature of the loss, vanishes beside the second, that of the network itself.
 
 Departures: g and H are of the probe sample's mean loss in evaluation mode, over the weights alone (as in the
 authors' code), both from one batch; the exact product H g is Pearlmutter's.

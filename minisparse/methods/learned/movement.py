@@ -56,6 +56,7 @@ class Movement(Scored):
     """Hard movement pruning."""
 
     regrows: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
 
     schedule: Schedule = setting(Cubic(every=1), "when to prune, and how far each time")
 

@@ -5,7 +5,7 @@ arXiv:1803.03635 (k = 0)
 J. Frankle, G. K. Dziugaite, D. M. Roy, M. Carbin. Linear Mode Connectivity and the Lottery Ticket
 Hypothesis. ICML 2020. arXiv:1912.05671 (k > 0)
 A. Renda, J. Frankle, M. Carbin. Comparing Rewinding and Fine-tuning in Neural Network Pruning. ICLR 2020.
-arXiv:2003.02389 (`keep_weights`: only the learning rate is rewound)
+arXiv:2003.02389 (`keep_weights`: only the learning rate is rewound; with `keep_rate` too: fine-tuning)
 
 Let A(theta, k -> T) be training from step k to step T with the learning rates of those steps, theta_k the
 weights after k steps, n the number of prunable weights. Rounds r = 1..R:
@@ -14,13 +14,18 @@ weights after k steps, n the number of prunable weights. Rounds r = 1..R:
     m       = the n - round(s_r n) largest |theta_T| among those present                   (2)
     s_r     = 1 - (1 - p)^r,   (1 - p)^R = 1 - s                                           (3)
 
-and A(m theta_k, k -> T) once more: T + R (T - k) steps. With `keep_weights`, (1) goes on from m theta_T. The
-optimiser starts anew with each round. BatchNorm statistics are rewound with the weights. Each round sees
-later epochs, that is another order of the data: a ticket has to survive that noise.
+and A(m theta_k, k -> T) once more: T + R (T - k) steps. With `keep_weights`, (1) goes on from m theta_T; with
+`keep_rate` the rate stays what it was at step T - 1 (next to nothing after a cosine: it is meant for rates
+that fall in steps). The optimiser starts anew with each round. Biases and BatchNorm's parameters and
+statistics are rewound with the weights. Each round sees later epochs, that is another order of the data: a
+ticket has to survive that noise.
+
+The ticket (m, theta_k) is found as it is; a control then acts on it before the last training only. Under
+`invert` the last of the R rankings is turned round.
 
 Departures: one ranking over all layers, as since arXiv:1912.05671; the first paper prunes each layer by its
-own share. Counts are exact; both official codes prune one weight more. A sparsity of 0 leaves nothing to
-prune and is one training.
+own share, which is the allocation `slow-last`. Counts are exact; both official codes prune one weight more.
+A sparsity of 0 leaves nothing to prune and is one training.
 """
 
 from __future__ import annotations
@@ -28,16 +33,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from minisparse.methods.base import Method, layer_shapes, rounded, setting
+from minisparse.methods.base import Method, layer_shapes, rounded, setting, take_away
 from minisparse.methods.registry import register
 from minisparse.methods.saliency.magnitude import magnitude
 from minisparse.sparsity.allocation import Allocation, Global
+from minisparse.sparsity.control import Control, Untouched
 from minisparse.sparsity.count import check_flag, check_share, check_sparsity, check_whole
 from minisparse.sparsity.pattern import Unstructured
 from minisparse.sparsity.schedule import geometric_levels
 from minisparse.sparsity.select import select
 from minisparse.training.state import TrainState
 
+UNTOUCHED = Untouched()
 SNAPSHOT = "imp: state at step k"
 
 
@@ -64,12 +71,15 @@ class IMP(Method):
     rewind: float = setting(0.0, "k as a share of one training; 0 rewinds to initialisation")
     keep_weights: bool = setting(False, "rewind the learning rate but not the weights")
     allocation: Allocation = setting(Global(), "how the kept weights are shared among layers")
+    keep_rate: bool = setting(False, "train on with the last learning rate; do not rewind it")
+    control: Control = setting(UNTOUCHED, "what is taken from the ticket before its last training")
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
         check_whole(self.rounds, "rounds")
         check_share(self.rewind, "rewind")
         check_flag(self.keep_weights, "keep_weights")
+        check_flag(self.keep_rate, "keep_rate")
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -91,15 +101,23 @@ class IMP(Method):
         if state.step == k:
             state.memory[SNAPSHOT] = state.network.state()
         for level in levels_at(state.step, state.horizon, k, self.levels):
-            self.prune_to(state, level)
+            last = level == self.sparsity
+            self.prune_to(state, level, self.control if last else UNTOUCHED)
             if not self.keep_weights:
                 state.network.restore(state.memory[SNAPSHOT])
             state.optimizer.reset()
             state.clock = k
+            if last:
+                early = state.memory[SNAPSHOT]
+                origin = {name: early[f"{name}.weight"] for name in state.network.prunable()}
+                take_away(state, self.control, Unstructured(), origin)
+        if self.keep_rate and state.step >= state.horizon:
+            state.clock = max(0, state.horizon - 1)
 
-    def prune_to(self, state: TrainState, sparsity: float) -> None:
-        """Equation (2)."""
+    def prune_to(self, state: TrainState, sparsity: float, control: Control = UNTOUCHED) -> None:
+        """Equation (2), with the scores as `control` lets them be ranked."""
         network = state.network
         scores = {name: magnitude(layer.weight.dense()) for name, layer in network.prunable().items()}
         shapes, present = layer_shapes(network), network.masks()
-        state.rewire(select(scores, shapes, sparsity, self.allocation, Unstructured(), present))
+        ranked = control.scores(scores)
+        state.rewire(select(ranked, shapes, sparsity, self.allocation, Unstructured(), present))

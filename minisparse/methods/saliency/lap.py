@@ -79,7 +79,7 @@ class LAP(Scored):
     def prune_round(self, state: TrainState, sparsity: float) -> None:
         """Prune all layers to one level, (2)."""
         network, shapes = state.network, layer_shapes(state.network)
-        masks = select(self.score(state), shapes, sparsity, self.allocation, self.pattern, network.masks())
+        masks = select(self.ranked(state), shapes, sparsity, self.allocation, self.pattern, network.masks())
         names = {"together": [], "forward": list(masks), "backward": list(masks)[::-1]}[self.order]
         for name in names:
             masks[name] = self.chosen_anew(state, name, masks[name])
@@ -93,5 +93,5 @@ class LAP(Scored):
             return mask
         layer, fixed = state.network.prunable()[name], self.pattern.fixed_sparsity
         share = 1 - np.count_nonzero(mask) / mask.size if fixed is None else fixed
-        scores, shape = {name: self.score(state)[name]}, {name: LayerShape(*layer.weight.geometry)}
+        scores, shape = {name: self.ranked(state)[name]}, {name: LayerShape(*layer.weight.geometry)}
         return select(scores, shape, share, Uniform(), self.pattern, {name: layer.weight.mask})[name]
