@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from minisparse.cli.arguments import Parser
@@ -12,8 +14,9 @@ from minisparse.cli.flags import choice
 from minisparse.cli.threads import most_threads
 from minisparse.errors import UsageError
 
-# Each module has `records(threads: tuple[int, ...], quick: bool) -> list[dict]`, one dict per row with
-# the same keys in the same order; its docstring's first line is the table's title.
+# Each module has `records(threads: tuple[int, ...], quick: bool) -> list[dict]`, one dict per row; rows that
+# follow each other with the same keys in the same order are a table. Its docstring's first line is the title.
+# A module that also writes files has `report(rows, folder, quick)`: ([(title, rows of a table)], [paths]).
 BENCHES = {
     "train": "minisparse.experiments.bench_train",
     "kernels": "minisparse.experiments.bench_kernels",
@@ -43,8 +46,13 @@ def run(args: Namespace) -> int:
         args.screen.note(f"measuring {name} (other programs disturb the figures)")
         module = import_module(BENCHES[name])
         found[name] = module.records(thread_counts(args.threads), args.quick)
-        if not args.json:
-            show(args.screen, (module.__doc__ or name).partition("\n")[0], found[name])
+        tables, files = [((module.__doc__ or name).partition("\n")[0], found[name])], []
+        if hasattr(module, "report"):
+            tables, files = module.report(found[name], Path(args.out) / f"bench-{name}", args.quick)
+        for title, rows in [] if args.json else tables:
+            show(args.screen, title, rows)
+        for path in files[:1]:
+            args.screen.note(f"page, plots and JSON: {path}")
     if args.json:
         args.screen.json(found[args.what] if args.what else found)
     return 0
@@ -58,10 +66,11 @@ def thread_counts(asked: int | None) -> tuple[int, ...]:
 
 
 def show(screen: Any, title: str, rows: list[dict[str, Any]]) -> None:
-    """A table whose columns are the keys of the rows."""
-    columns = list(rows[0]) if rows else []
-    body = [[cell(row.get(name)) for name in columns] for row in rows]
-    screen.table([name.replace("_", " ") for name in columns], body, title=title)
+    """Tables whose columns are the keys of their rows; rows with other keys begin another table."""
+    for columns, own in groupby(rows, key=list):
+        body = [[cell(row[name]) for name in columns] for row in own]
+        screen.table([name.replace("_", " ") for name in columns], body, title=title)
+        title = ""
 
 
 def cell(value: Any) -> str:

@@ -2,224 +2,196 @@
 
 A record is one (kernel, format, shape, batch, sparsity, threads). Ours is timed through `Weight.apply`,
 packing, index decoding and Python included; dense is `W @ X` of the unpruned float32 matrix; SciPy's product
-runs on one thread whatever is asked. Inputs of a batch lie feature by feature for all three; "rows" is the
+runs on one thread whatever is asked. Inputs of a batch lie feature by feature for all of them; "rows" is the
 product as a network's first layer sees it, sample by sample. The kernels:
 
     matvec fan-in        constant fan-in, one sample                             target P1 of the design
     matvec unstructured  one sample                                              P2
     matmat unstructured  256 samples; "matmat rows" with samples as rows         P3
     matvec N:M, matmat N:M                                                       P4
-    dX, dW               transposed product, and the gradient on the pattern, 128 samples
+    dX, dW               transposed product, and the gradient on the pattern, 128 samples; SciPy has no dW
     conv 3x3             128 images with as many filters as channels, against our own dense direct
                          convolution, and SciPy's product with the unfolded images
     ViT-B/16             the second linear layer of an encoder block's MLP, 3072 -> 768, half of the neurons
                          ablated and constant fan-in in the others: the layout of figure 4 of M. Lasby et al.,
                          ICLR 2024, arXiv:2305.02299; formats dense (reduced), csr, condensed and others
+
+What is derived from a median time t, for nnz entries and `places` columns of X (samples, times pixels):
+
+    flops       = 2 nnz places                                                                       (1)
+    bytes_moved = bytes of the format + 4 (numbers of the input + numbers of the output)             (2)
+    gflops      = flops / t / 10^9,      gbytes_per_s = bytes_moved / t / 10^9                       (3)
+    speedup     = time of the other / t                                                              (4)
+
+(1) counts what the mask asks for: padding and zeros that a format multiplies nevertheless do not count. (2)
+is the least traffic, each array once; no cache level is assumed.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
+from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
-from threadpoolctl import threadpool_limits
 
+from minisparse.experiments.bench_cases import CASES, Case, Problem, Shape, columns, problem, target_of
+from minisparse.experiments.bench_others import COLUMNS, Found, others
+from minisparse.experiments.bench_report import Tables, write
+from minisparse.experiments.bench_timing import PAUSE, QUICK_ROUNDS, ROUNDS, Work, pinned, quartiles, timed
 from minisparse.nn.mode import EVAL
 from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.nn.window import Window
-from minisparse.rng import generator
 from minisparse.weights.exchange import to_csr
 from minisparse.weights.formats import FORMATS, convert
 from minisparse.weights.stored import StoredWeight
 
-SHAPES = ((768, 3072), (3072, 768))
-ROUNDS = 5  # blocks of calls of one library; the three take turns, so that a disturbance meets all
-BUDGET = 0.03  # seconds of a block
-FIGURE = (0.8, 0.9, 0.95, 0.99)
-ACTIVE = 0.5  # share of neurons that are not ablated in the ViT layer
-
-Draw = Callable[[tuple[int, int], float, np.random.Generator], Array]
-Work = Callable[[], object]
-
-
-def unstructured(shape: tuple[int, int], sparsity: float, rng: np.random.Generator) -> Array:
-    """Mask with exactly round(density size) entries anywhere."""
-    kept = round((1 - sparsity) * shape[0] * shape[1])
-    mask = np.zeros(shape[0] * shape[1], dtype=bool)
-    mask[rng.permutation(mask.size)[:kept]] = True
-    return mask.reshape(shape)
-
-
-def fan_in(shape: tuple[int, int], sparsity: float, rng: np.random.Generator) -> Array:
-    """Mask with round(density in) entries in every row."""
-    rank = rng.random(shape).argsort(axis=1).argsort(axis=1)
-    return rank < round((1 - sparsity) * shape[1])
-
-
-def ablated(shape: tuple[int, int], sparsity: float, rng: np.random.Generator) -> Array:
-    """The same number of entries as `fan_in`, in a share ACTIVE of the rows."""
-    dense_rows = 1 - (1 - sparsity) / ACTIVE
-    active = rng.permutation(shape[0]) < round(ACTIVE * shape[0])
-    return fan_in(shape, dense_rows, rng) & active[:, None]
-
-
-def groups(keep: int, of: int) -> Draw:
-    """Masks of `keep` entries in every `of` columns."""
-
-    def draw(shape: tuple[int, int], sparsity: float, rng: np.random.Generator) -> Array:
-        rank = rng.random((shape[0], shape[1] // of, of)).argsort(axis=2).argsort(axis=2)
-        return (rank < keep).reshape(shape)
-
-    return draw
-
-
-@dataclass(frozen=True)
-class Case:
-    """Rows of the table that share a kernel: masks, formats, batch and how a batch lies in memory."""
-
-    kernel: str
-    draw: Draw
-    sparsities: tuple[float, ...]
-    formats: tuple[str, ...]
-    batch: int
-    shapes: tuple[tuple[int, int], ...] = SHAPES
-    by_rows: bool = False
-    product: str = "apply"
-    image: int = 0  # height and width; 0 for a matrix product
-
-
-CASES = (
-    Case("matvec fan-in", fan_in, FIGURE, ("condensed", "sliced", "csr"), 1),
-    Case("matvec unstructured", unstructured, (0.3, 0.5, 0.7, 0.8, 0.9), ("bitmask", "sliced", "csr"), 1),
-    Case("matmat unstructured", unstructured, (0.5, 0.6, 0.8, 0.9, 0.95, 0.99), ("panels", "csr"), 256),
-    Case("matmat rows", unstructured, (0.9,), ("panels", "csr"), 256, by_rows=True),
-    Case("matvec 2:4", groups(2, 4), (0.5,), ("nm", "bitmask"), 1),
-    Case("matvec 4:8", groups(4, 8), (0.5,), ("nm", "bitmask"), 1),
-    Case("matmat 2:4", groups(2, 4), (0.5,), ("panels", "nm"), 256),
-    Case("matmat 4:8", groups(4, 8), (0.5,), ("panels", "nm"), 256),
-    Case("dX", unstructured, (0.9, 0.95), ("csr",), 128, product="pull"),
-    Case("dW", unstructured, (0.9, 0.95), ("csr",), 128, product="pullback"),
-    Case("conv 3x3", unstructured, (0.5, 0.8, 0.9, 0.95), ("csr",), 128, ((16, 144),), image=32),
-    Case("conv 3x3", unstructured, (0.5, 0.8, 0.9, 0.95), ("csr",), 128, ((64, 576),), image=8),
-    Case("ViT-B/16", ablated, FIGURE, ("reduced", "csr", "condensed", "sliced"), 1, SHAPES[:1]),
-    Case("ViT-B/16", ablated, FIGURE, ("reduced", "csr", "condensed", "panels"), 256, SHAPES[:1]),
-)
+FLOAT = 4  # bytes
 
 
 def records(threads: tuple[int, ...], quick: bool = False) -> list[dict[str, Any]]:
-    """One dict per measured product; times in seconds, `bytes` of the weight in this format."""
-    return [row for count in threads for case in CASES for row in measured(case, count, quick)]
+    """One dict per measured product; times in seconds, None where there is no figure."""
+    found = others(CASES, threads, quick)
+    return [
+        row for case, more in zip(CASES, found, strict=True) for row in measured(case, threads, quick, more)
+    ]
 
 
-def measured(case: Case, threads: int, quick: bool = False) -> Iterator[dict[str, Any]]:
-    """The records of one case, this number of threads given to Numba and BLAS alike."""
-    before = numba.get_num_threads()
-    with threadpool_limits(threads):
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        try:
-            for shape in case.shapes:
-                for sparsity in case.sparsities:
-                    yield from _rows(case, shape, sparsity, threads, quick)
-        finally:
-            numba.set_num_threads(before)
+def report(rows: list[dict[str, Any]], folder: Path, quick: bool = False) -> tuple[Tables, list[Path]]:
+    """Tables that sum the records up, and the files written into `folder`: page, plots, JSON."""
+    return write(rows, folder, quick)
 
 
-def _rows(
-    case: Case, shape: tuple[int, int], sparsity: float, threads: int, quick: bool
+@dataclass(frozen=True)
+class Setting:
+    """One product of a case."""
+
+    case: Case
+    shape: Shape
+    sparsity: float
+    threads: int
+
+
+def measured(
+    case: Case, threads: Sequence[int], quick: bool = False, found: Found | None = None
 ) -> Iterator[dict[str, Any]]:
-    rng = generator(0, f"bench {case.kernel} {shape} {sparsity}")
-    mask = case.draw(shape, sparsity, rng)
-    dense = rng.standard_normal(shape).astype(np.float32)
-    works, sizes = (_images if case.image else _works)(case, dense, mask, rng)
-    times = timed(works, 2 if quick else ROUNDS)
-    for name in case.formats:
-        low, mid, high = quantiles(times[name], n=4, method="inclusive")
-        dense_s, scipy_s = (quantiles(times[other], n=2)[0] for other in ("dense", "scipy"))
-        yield {
-            "kernel": case.kernel, "format": name, "shape": f"{shape[0]}x{shape[1]}", "batch": case.batch,
-            "sparsity": sparsity, "threads": threads, "median_s": mid, "q25_s": low, "q75_s": high,
-            "dense_s": dense_s, "scipy_s": scipy_s, "speedup_dense": dense_s / mid,
-            "speedup_scipy": scipy_s / mid, "bytes": sizes[name],
-        }  # fmt: skip
+    """The records of one case, each number of threads given to Numba and BLAS alike.
+
+    found: seconds of other libraries.
+    """
+    for shape in case.shapes:
+        for sparsity in case.sparsities:
+            works, sizes, nnz = prepared(case, shape, sparsity)
+            for count in threads:
+                with pinned(count):
+                    times = timed(works, QUICK_ROUNDS if quick else ROUNDS, PAUSE if count > 1 else 0.0)
+                setting, more = (
+                    Setting(case, shape, sparsity, count),
+                    (found or {}).get((shape, sparsity, count)),
+                )
+                for name in case.formats:
+                    yield record(setting, name, times, sizes[name], nnz, more)
 
 
-def _works(
-    case: Case, dense: Array, mask: Array, rng: np.random.Generator
-) -> tuple[dict[str, Work], dict[str, int]]:
-    """What is timed by name, and bytes of each format."""
-    out, columns = dense.shape
-    masked = FORMATS["csr"].from_dense(dense, mask)
-    csr = to_csr(masked)
-    x, dy = (rng.standard_normal((size, case.batch)).astype(np.float32) for size in (columns, out))
-    if case.by_rows:
-        x = np.asfortranarray(x)
-    dense_product, scipy_product = {
-        "apply": (lambda: dense @ x, lambda: csr @ x),
-        "pull": (lambda: dense.T @ dy, lambda: csr.T @ dy),
-        "pullback": (lambda: dy @ x.T, lambda: dy @ x.T),  # SciPy has no product on a pattern
-    }[case.product]
+def record(
+    setting: Setting,
+    name: str,
+    times: Mapping[str, list[float]],
+    size: int,
+    nnz: int,
+    more: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """One row: equations (1) to (4) for the format `name` of `size` bytes; `more`: other libraries."""
+    case, shape, sparsity, threads = setting.case, setting.shape, setting.sparsity, setting.threads
+    low, mid, high = quartiles(times[name])
+    dense_s = quartiles(times["dense"])[1]
+    scipy_s = quartiles(times["scipy"])[1] if "scipy" in times else None
+    flops, moved = 2 * nnz * case.places, size + traffic(case, shape)
+    target = target_of(case.kernel, case.batch, sparsity, threads)
+    by_dense, by_scipy = dense_s / mid, None if scipy_s is None else scipy_s / mid
+    return {
+        "kernel": case.kernel, "format": name, "shape": f"{shape[0]}x{shape[1]}", "batch": case.batch,
+        "sparsity": sparsity, "threads": threads, "median_s": mid, "q25_s": low, "q75_s": high,
+        "dense_s": dense_s, "scipy_s": scipy_s, **{column: (more or {}).get(column) for column in COLUMNS},
+        "speedup_dense": by_dense, "speedup_scipy": by_scipy, "bytes": size,
+        "dense_bytes": FLOAT * shape[0] * shape[1], "flops": flops, "bytes_moved": moved,
+        "gflops": flops / mid / 1e9, "gbytes_per_s": moved / mid / 1e9,
+        "target": target.text if target else None, "met": target.met(by_dense, by_scipy) if target else None,
+    }  # fmt: skip
+
+
+def traffic(case: Case, shape: Shape) -> int:
+    """Bytes of input and output of the product, equation (2); of a convolution, images without padding."""
+    out, inputs = shape
+    if case.image:
+        inputs //= 9
+    return FLOAT * (out + inputs) * case.places
+
+
+def prepared(case: Case, shape: Shape, sparsity: float) -> tuple[dict[str, Work], dict[str, int], int]:
+    """What is timed by name ("dense", "scipy" and the formats), bytes of each format, entries."""
+    found = problem(case.masks, case.kernel, shape, sparsity)
+    works, sizes = (_images if case.image else _works)(case, found)
+    return works, sizes, int(np.count_nonzero(found.mask))
+
+
+def _works(case: Case, found: Problem) -> tuple[dict[str, Work], dict[str, int]]:
+    """Matrix products."""
+    dense = found.dense
+    masked = FORMATS["csr"].from_dense(dense, found.mask)
+    csr, x = to_csr(masked), columns(found, case.batch, case.by_rows)
+    dy = found.rng.standard_normal((dense.shape[0], case.batch)).astype(np.float32)
+    works = _libraries(case, dense, csr, x, dy)
+    stored = {name: convert(masked, name) for name in case.formats}
+    works |= {name: _ours(case.product, weight, x, dy) for name, weight in stored.items()}
+    return works, _sizes(stored)
+
+
+def _libraries(case: Case, dense: Array, csr: Any, x: Array, dy: Array) -> dict[str, Work]:
+    """BLAS on the whole matrix and SciPy on the entries."""
     if case.batch == 1:
-        vector, whole = x[:, 0].copy(), dense
-        dense_product, scipy_product = lambda: whole @ vector, lambda: csr @ vector
-    works: dict[str, Work] = {"dense": dense_product, "scipy": scipy_product}
-    sizes = {}
-    for name in case.formats:
-        weight = convert(masked, name)
-        if isinstance(weight, StoredWeight):
-            sizes[name] = weight.bytes
-        works[name] = {
-            "apply": lambda w=weight: w.apply(x.T, EVAL),
-            "pull": lambda w=weight: w.pull(dy.T),
-            "pullback": lambda w=weight: w.pullback(x.T, dy.T),
-        }[case.product]
-    return works, sizes
+        vector = x[:, 0].copy()
+        return {"dense": lambda: dense @ vector, "scipy": lambda: csr @ vector}
+    products: dict[str, dict[str, Work]] = {
+        "apply": {"dense": lambda: dense @ x, "scipy": lambda: csr @ x},
+        "pull": {"dense": lambda: dense.T @ dy, "scipy": lambda: csr.T @ dy},
+        "pullback": {"dense": lambda: dy @ x.T},
+    }
+    return products[case.product]
 
 
-def _images(
-    case: Case, dense: Array, mask: Array, rng: np.random.Generator
-) -> tuple[dict[str, Work], dict[str, int]]:
-    """The same for convolutions."""
-    window = Window.of(3, padding=1)
-    out, taps = dense.shape
-    geometry = (out, taps // 9, *window.kernel)
-    x = rng.standard_normal((case.batch, case.image, case.image, taps // 9)).astype(np.float32)
-    whole, masked = MaskedWeight(dense, geometry), FORMATS["csr"].from_dense(dense, mask, geometry)
-    csr = to_csr(masked)
+def _ours(product: str, weight: Weight, x: Array, dy: Array) -> Work:
     works: dict[str, Work] = {
-        "dense": lambda: whole.correlate(x, window, EVAL),
+        "apply": lambda: weight.apply(x.T, EVAL),
+        "pull": lambda: weight.pull(dy.T),
+        "pullback": lambda: weight.pullback(x.T, dy.T),
+    }
+    return works[product]
+
+
+def _images(case: Case, found: Problem) -> tuple[dict[str, Work], dict[str, int]]:
+    """Convolutions."""
+    window = Window.of(3, padding=1)
+    out, taps = found.dense.shape
+    geometry = (out, taps // 9, *window.kernel)
+    x = found.rng.standard_normal((case.batch, case.image, case.image, taps // 9)).astype(np.float32)
+    whole = MaskedWeight(found.dense, geometry)
+    masked = FORMATS["csr"].from_dense(found.dense, found.mask, geometry)
+    csr = to_csr(masked)
+    stored = {name: convert(masked, name) for name in case.formats}
+    works: dict[str, Work] = {
+        "dense": _convolved(whole, x, window),
         "scipy": lambda: csr @ window.unfold(x).reshape(-1, taps).T,
     }
-    stored = {name: convert(masked, name) for name in case.formats}
     works |= {name: _convolved(weight, x, window) for name, weight in stored.items()}
-    return works, {name: w.bytes for name, w in stored.items() if isinstance(w, StoredWeight)}
+    return works, _sizes(stored)
 
 
 def _convolved(weight: Weight, x: Array, window: Window) -> Work:
     return lambda: weight.correlate(x, window, EVAL)
 
 
-def timed(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of single calls. One library works at a time: threads of another that still spin disturb it."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    counts = {}
-    for name, work in works.items():
-        work()
-        counts[name] = int(min(max(BUDGET / _seconds(work), 2), 200))
-    for _ in range(rounds):
-        for name, work in works.items():
-            work()
-            times[name] += [_seconds(work) for _ in range(counts[name])]
-    return times
-
-
-def _seconds(work: Work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _sizes(stored: Mapping[str, Weight]) -> dict[str, int]:
+    return {name: weight.bytes for name, weight in stored.items() if isinstance(weight, StoredWeight)}

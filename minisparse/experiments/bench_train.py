@@ -1,4 +1,6 @@
-"""One dense training step: median and quartiles in ms, beside reference figures and PyTorch if present.
+"""One training step: median and quartiles in ms, beside reference figures and PyTorch if present.
+
+First dense steps; then truly sparse ones, which `bench_sparse_training` measures.
 
 A step is forward, loss, backward and the SGD update with momentum, on random data, float32, after a
 warm-up. `reference` is a framework's eager CPU step on the machine the targets were set on, so its
@@ -25,6 +27,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
 from threadpoolctl import threadpool_limits
 
+from minisparse.experiments import bench_sparse_training
 from minisparse.nn.loss import CrossEntropy
 from minisparse.nn.mode import Mode
 from minisparse.nn.models import make
@@ -60,6 +63,11 @@ CASES = (
 
 
 def records(threads: tuple[int, ...], quick: bool = False) -> list[dict[str, Any]]:
+    """Rows of dense steps, then those of `bench_sparse_training`."""
+    return [*dense_records(threads, quick), *bench_sparse_training.records(threads, quick)]
+
+
+def dense_records(threads: tuple[int, ...], quick: bool = False) -> list[dict[str, Any]]:
     """One dict per model and number of threads; times in ms, None where there is no figure."""
     rows = []
     for count in threads:
