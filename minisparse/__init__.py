@@ -16,6 +16,10 @@ _NAMES = {
     "Method": ("minisparse.methods.base", "Method"),
     "Run": ("minisparse.training.run", "Run"),
     "compress": ("minisparse.weights.compress", "compress"),
+    "groups_of": ("minisparse.sparsity.groups", "groups_of"),
+    "remove_dead": ("minisparse.sparsity.surgery", "remove_dead"),
+    "shrink": ("minisparse.sparsity.surgery", "shrink"),
+    "build_sparse": ("minisparse.training.born", "build_sparse"),
     "catalogue": ("minisparse.methods.registry", "catalogue"),
 }
 

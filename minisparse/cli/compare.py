@@ -177,7 +177,7 @@ def cells(row: Row) -> list[str]:
 LEGEND = (
     "asked, sparsity: zeros among the prunable weights; accuracy: test, %, mean \u00b1 spread over seeds;\n"
     "MACs: theory, one sample; CSR: bytes of all parameters in that format; fwd ms: measured, 256\n"
-    "samples, stored dense (so it does not fall with sparsity); train s: measured."
+    "samples, stored as trained (a masked matrix takes the same time at any sparsity); train s: measured."
 )
 
 

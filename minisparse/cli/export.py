@@ -30,6 +30,8 @@ from minisparse.errors import UsageError
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
 from minisparse.training.checkpoint import write_atomic
+from minisparse.weights.exchange import to_csr
+from minisparse.weights.formats import entries
 
 Files = dict[str, bytes]
 
@@ -68,11 +70,11 @@ def as_npz(network: Network) -> Files:
 
 
 def as_scipy(network: Network) -> Files:
-    """A CSR file per layer, and the rest."""
+    """A CSR file per layer, made from its entries alone, and the rest."""
     files = {}
     for name, layer in network.prunable().items():
         stream = io.BytesIO()
-        sparse.save_npz(stream, csr(layer.weight.dense(), layer.weight.mask))
+        sparse.save_npz(stream, to_csr(layer.weight))
         files[f"/{name}.npz"] = stream.getvalue()
     geometry = {name: list(layer.weight.geometry) for name, layer in network.prunable().items()}
     return files | {
@@ -81,22 +83,15 @@ def as_scipy(network: Network) -> Files:
     }
 
 
-def csr(weight: Array, mask: Array) -> sparse.csr_array:
-    """The present entries (out, in), stored also where they are 0."""
-    rows, columns = np.nonzero(mask)
-    start = np.concatenate([[0], np.cumsum(mask.sum(axis=1))])
-    return sparse.csr_array((weight[rows, columns], columns, start), shape=weight.shape)
-
-
 def as_csv(network: Network) -> Files:
     """One table; a number is the shortest text that reads back equal in its precision."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     writer.writerow(["array", "row", "column", "value"])
     for name, layer in network.prunable().items():
-        weight = layer.weight.dense()
-        for row, column in np.argwhere(layer.weight.mask):
-            writer.writerow([f"{name}.weight", row, column, str(weight[row, column])])
+        pattern, values = entries(layer.weight)
+        for row, column, value in zip(pattern.rows, pattern.indices, values, strict=True):
+            writer.writerow([f"{name}.weight", row, column, str(value)])
     for name, values in others(network).items():
         for row, value in enumerate(values.ravel()):
             writer.writerow([name, row, "", str(value)])

@@ -42,6 +42,7 @@ def add_training(parser: Parser) -> None:
         ("--optimizer", "e.g. sgd:momentum=0.9,weight_decay=0.0001; see: minisparse list optimizers"),
         ("--rate", "learning rate, e.g. cosine:lr=0.1,warmup=0.05; see: minisparse list rates"),
         ("--init", "see: minisparse list initializers"),
+        ("--storage", "train sparse layers in this format, e.g. csr; see: minisparse list formats"),
     ):
         group.add_argument(flag, metavar="NAME", default=argparse.SUPPRESS, help=text)
     for name, text in (("epochs", "length of one training"), ("batch", "samples of a step")):
@@ -56,7 +57,7 @@ def add_training(parser: Parser) -> None:
 
 def training_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of a RunSpec that were given as flags."""
-    names = ("model", "data", "optimizer", "rate", "init", "epochs", "batch")
+    names = ("model", "data", "optimizer", "rate", "init", "storage", "epochs", "batch")
     found = {name: getattr(args, name) for name in names if hasattr(args, name)}
     if args.lr is not None:
         kind = found.get("rate", "cosine")

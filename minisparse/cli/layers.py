@@ -23,7 +23,7 @@ def show_layers(screen: Screen, rows: Sequence[LayerRow], stored: dict[str, int]
     fewer = f"x{dense / kept:.1f} fewer MACs in theory" if kept else "no MACs left"
     whole = ", ".join(f"{name} {scaled(count, 'B')}" for name, count in stored.items())
     screen.line(f"{fewer}; all parameters: {whole}")
-    screen.line(f"measured: {duration(seconds)} for 256 samples forward, stored dense as in training")
+    screen.line(f"measured: {duration(seconds)} for 256 samples forward, as it is stored now")
 
 
 def _cells(row: LayerRow) -> list[str]:

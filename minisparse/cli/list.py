@@ -10,13 +10,14 @@ from minisparse.cli.arguments import Parser
 from minisparse.cli.flags import choice
 from minisparse.data import available
 from minisparse.errors import MinisparseError
+from minisparse.experiments.grid import shipped
 from minisparse.experiments.settings import write
 from minisparse.methods.registry import catalogue
 from minisparse.nn.init import INITIALIZERS
 from minisparse.nn.lr import RATES
 from minisparse.nn.models import PLANS
 from minisparse.nn.optim import OPTIMIZERS
-from minisparse.sparsity.parse import ALLOCATIONS, PATTERNS, SCHEDULES
+from minisparse.sparsity.parse import ALLOCATIONS, CONTROLS, PATTERNS, SCHEDULES
 from minisparse.weights.formats import FORMATS
 
 Rows = list[dict[str, str]]
@@ -81,9 +82,11 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "schedules": _classes(SCHEDULES),
     "allocations": _classes(ALLOCATIONS),
     "patterns": _classes(PATTERNS),
+    "controls": _classes(CONTROLS),
     "formats": formats,
     "optimizers": _classes(OPTIMIZERS),
     "rates": _classes(RATES),
+    "grids": lambda: [{"name": name, "idea": title} for name, title in shipped().items()],
     "initializers": lambda: [{"name": name, "idea": first_line(f)} for name, f in INITIALIZERS.items()],
 }
 

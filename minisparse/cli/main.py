@@ -17,11 +17,15 @@ from minisparse.errors import UnknownNameError, UsageError, suggestion
 VERBS = {
     "compare": "train methods at several sparsities and compare them: table, report, plots",
     "run": "train one network with one method, its settings as flags",
-    "list": "what there is: methods, models, data, schedules, allocations, patterns, formats",
+    "tickets": "lottery tickets against their controls; transfer, connectivity, alignment",
+    "list": "what there is: methods, models, data, schedules, allocations, patterns, controls, formats",
     "explain": "a method's idea, equations and the lines that compute them; or an error code",
     "inspect": "per-layer table of a run or a saved network",
     "report": "a report page of stored runs",
     "export": "write a run's network as safetensors, npz, scipy or csv",
+    "sanity": "pruning at initialisation put to the test: controls, layer collapse, gradient flow",
+    "sensitivity": "prune one layer at a time: which layers can spare weights",
+    "study": "theory made visible: a figure and a table for one claim of the literature",
     "bench": "measure the time of training steps, kernels and curvature",
     "data": "list, fetch and verify data sets",
     "doctor": "versions, threads, caches and data of this machine, ready to paste",
@@ -31,7 +35,7 @@ VALUED = ("--out", "--seed", "--threads")
 
 def overview() -> str:
     """The text of `minisparse --help`."""
-    verbs = "\n".join(f"  {name:<9} {text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:<11} {text}" for name, text in VERBS.items())
     return (
         "usage: minisparse COMMAND [OPTIONS]\n\n"
         "Sparse neural networks from scratch in NumPy, SciPy and Numba.\n\n"

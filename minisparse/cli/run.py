@@ -2,6 +2,7 @@
 
 minisparse run rigl --sparsity 0.95 --every 50
 minisparse run magnitude --schedule cubic:begin=0.1 --allocation erk --model lenet-5
+minisparse run set --sparsity 0.98 --model set-mlp --storage csr      sparse layers in CSR
 minisparse run METHOD --help       shows the settings of METHOD
 """
 

@@ -16,7 +16,9 @@ from minisparse.experiments.summary import summarise, verdict
 from minisparse.training.checkpoint import write_atomic
 
 FORMAT = 1
-TEXTS = ("method", "settings", "model", "data", "optimizer", "rate", "init", "dtype", "status", "note")
+TEXTS = (
+    "method", "settings", "model", "data", "optimizer", "rate", "init", "dtype", "storage", "status", "note",
+)  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -58,6 +60,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "rate": spec.rate,
         "init": spec.init,
         "dtype": spec.dtype,
+        "storage": spec.storage,
         "status": o.status,
         "note": o.note,
         "accuracy": o.accuracy,

@@ -17,7 +17,7 @@ from minisparse.nn.layer import LinearLayer
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
 from minisparse.rng import generator
-from minisparse.sparsity.measure import bytes_bitmask, bytes_csr, bytes_dense, dead_units, macs
+from minisparse.sparsity.measure import bytes_bitmask, bytes_csr, bytes_dense, macs
 
 FORMATS = ("dense", "csr", "bitmask")
 
@@ -49,19 +49,24 @@ def layer_table(network: Network) -> list[LayerRow]:
 
 
 def _row(name: str, layer: LinearLayer, positions: int) -> LayerRow:
-    mask = layer.weight.mask
-    kept, total = int(np.count_nonzero(mask)), mask.size
-    dead_in, dead_out = dead_units(mask)
+    weight = layer.weight
+    (out, inputs), kept, total = weight.shape, weight.kept, weight.size
+    rows, columns = np.divmod(weight.flat, inputs)
     work = macs(kept, positions)
     stored = {
-        "dense": bytes_dense(mask.shape, itemsize(layer)),
-        "csr": bytes_csr(kept, mask.shape[0], itemsize(layer)),
-        "bitmask": bytes_bitmask(mask.shape, kept, itemsize(layer)),
+        "dense": bytes_dense(weight.shape, itemsize(layer)),
+        "csr": bytes_csr(kept, out, itemsize(layer)),
+        "bitmask": bytes_bitmask(weight.shape, kept, itemsize(layer)),
     }
     return LayerRow(
-        name, layer.weight.shape, kept, total, 1 - kept / total, int(dead_in.sum()), int(dead_out.sum()),
+        name, weight.shape, kept, total, 1 - kept / total, _unused(columns, inputs), _unused(rows, out),
         positions, work, 2 * work, stored,
     )  # fmt: skip
+
+
+def _unused(used: Array, count: int) -> int:
+    """How many of the numbers 0 .. count - 1 are not among those used."""
+    return count - int(np.count_nonzero(np.bincount(used, minlength=count)))
 
 
 def itemsize(layer: LinearLayer) -> int:

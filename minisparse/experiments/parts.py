@@ -97,7 +97,7 @@ def four_numbers(rows: Sequence[Row]) -> list[Part]:
         ("zeros in the mask", f"{100 * r.sparsity:.2f} % of the prunable weights"),
         ("bytes stored", ", ".join(f"{scaled(count, 'B')} {name}" for name, count in r.bytes.items())),
         ("MACs, in theory", f"{scaled(r.macs)} of {scaled(r.macs_dense)} for one image"),
-        ("time, measured", f"{train} s of training, {forward} ms forward for 256 images, stored dense"),
+        ("time, measured", f"{train} s of training, {forward} ms forward, 256 images, as stored in training"),
     ]
     text = NOT_FASTER
     dense = dense_row(rows)

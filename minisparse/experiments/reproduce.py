@@ -10,7 +10,7 @@ from minisparse.experiments.plan import DEFAULT_PLAN, REFERENCE, plan
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.spec import RunSpec
 
-TRAINING = ("model", "data", "epochs", "batch", "optimizer", "rate", "init")
+TRAINING = ("model", "data", "epochs", "batch", "optimizer", "rate", "init", "storage")
 
 
 def commands(outcomes: Sequence[Outcome]) -> list[str]:

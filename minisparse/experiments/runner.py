@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from math import isfinite
@@ -26,6 +27,7 @@ from minisparse.experiments.inspect import (
 )
 from minisparse.experiments.settings import parse_optimizer, parse_rate
 from minisparse.experiments.spec import RunSpec
+from minisparse.methods.base import Method
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
 from minisparse.sparsity.measure import compression
@@ -46,7 +48,7 @@ class Outcome:
     chance          accuracy of always naming the most frequent class of the test set; NaN for regression
     kept, total     prunable weights; compression counts all parameters
     macs            of one sample, theoretical; bytes: of all parameters, per storage format
-    seconds         measured time of the training; forward_seconds: of 256 samples, stored dense
+    seconds         measured time of the training; forward_seconds: of 256 samples, in the spec's storage
     history         one dict per epoch; layers: one LayerRow per prunable layer
     network         the network itself, when this process has it; not part of the JSON
     """
@@ -110,21 +112,56 @@ def execute(
     """
     data = dataset(spec.data, None if data_dir is None else str(data_dir))
     network = build(spec.model, data, spec.seed, spec.init).astype(np.dtype(spec.dtype))
-    limit = threadpool_limits(threads_for(network, spec.batch), user_api="blas")
-    # the loop looks at every loss, gradient and weight itself and stops where one is not finite
-    with limit, np.errstate(over="ignore", invalid="ignore"):
-        run = train(
+    return carry_out(spec, network, spec.build(), data, progress)
+
+
+def carry_out(
+    spec: RunSpec,
+    network: Network,
+    method: Method,
+    data: Dataset,
+    progress: Callable[[TrainState], None] = lambda state: None,
+) -> Outcome:
+    """`execute` from this network on and with this method; all else is as the spec says.
+
+    For runs part of which is known already; network and method must lead to what the spec promises.
+    """
+    run = trained(spec, network, method, data, spec.seed, progress)
+    with _quiet(network, spec.batch):
+        return _measured(spec, run, data)
+
+
+def trained(
+    spec: RunSpec,
+    network: Network,
+    method: Method,
+    data: Dataset,
+    seed: int,
+    progress: Callable[[TrainState], None] = lambda state: None,
+) -> Run:
+    """`training.train` with the settings of a spec and as many threads as are worth it."""
+    with _quiet(network, spec.batch):
+        return train(
             network,
             data,
-            spec.build(),
+            method,
             epochs=spec.epochs,
             batch=spec.batch,
             optimizer=parse_optimizer(spec.optimizer),
             rate=parse_rate(spec.rate),
-            seed=spec.seed,
+            seed=seed,
+            storage=spec.storage,
             progress=progress,
         )
-        return _measured(spec, run, data)
+
+
+@contextmanager
+def _quiet(network: Network, batch: int) -> Iterator[None]:
+    """Threads as are worth it; overflow without warnings."""
+    limit = threadpool_limits(threads_for(network, batch), user_api="blas")
+    # the loop looks at every loss, gradient and weight itself and stops where one is not finite
+    with limit, np.errstate(over="ignore", invalid="ignore"):
+        yield
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 Everything with settings is written ``name`` or ``name:key=value,key=value``; a lone value belongs to the
 first setting. Numbers are written so that they read back equal, flags as true and false (yes and no are
-read too), lists with slashes (``milestones=0.5/0.75``), schedules, allocations and patterns as in
+read too), lists with slashes (``milestones=0.5/0.75``), schedules, allocations, patterns and controls as in
 `minisparse.sparsity.parse`. The type of a setting is the annotation of its field or argument.
 """
 
@@ -22,11 +22,18 @@ from minisparse.methods.registry import find
 from minisparse.nn.lr import RATES, Rate
 from minisparse.nn.optim import OPTIMIZERS, Optimizer
 from minisparse.sparsity.allocation import Allocation
-from minisparse.sparsity.parse import parse_allocation, parse_pattern, parse_schedule, to_text
+from minisparse.sparsity.control import Control
+from minisparse.sparsity.parse import (
+    parse_allocation,
+    parse_control,
+    parse_pattern,
+    parse_schedule,
+    to_text,
+)
 from minisparse.sparsity.pattern import Pattern
 from minisparse.sparsity.schedule import Schedule
 
-Value = str | int | float | bool | Schedule | Allocation | Pattern | tuple[Any, ...] | None
+Value = str | int | float | bool | Schedule | Allocation | Pattern | Control | tuple[Any, ...] | None
 FLAGS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -95,7 +102,7 @@ def write(value: Value) -> str:
     """A setting's value as text. UsageError for a value that has none."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Schedule | Allocation | Pattern):
+    if isinstance(value, Schedule | Allocation | Pattern | Control):
         return to_text(value)
     if isinstance(value, tuple | list):
         return "/".join(write(part) for part in value)
@@ -149,6 +156,7 @@ READERS: dict[Any, Callable[[str], Any]] = {
     Schedule: parse_schedule,
     Allocation: parse_allocation,
     Pattern: parse_pattern,
+    Control: parse_control,
 }
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -159,6 +167,7 @@ WORDS: dict[Any, str] = {
     Schedule: "a schedule",
     Allocation: "an allocation",
     Pattern: "a pattern",
+    Control: "a control",
 }
 
 

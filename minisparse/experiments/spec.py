@@ -25,6 +25,7 @@ from minisparse.experiments.settings import (
 from minisparse.methods.base import Method
 from minisparse.nn.init import INITIALIZERS
 from minisparse.nn.models import PLANS
+from minisparse.weights.formats import FORMATS, MASKED
 
 FORMAT = 1
 KEY_LENGTH = 16
@@ -34,6 +35,8 @@ PRECISIONS = ("float32", "float64")
 @dataclass(frozen=True)
 class RunSpec:
     """One run: a method with settings, on a model, data and seed, for so many epochs.
+
+    storage: the format in which sparse layers are kept and trained, "masked" for matrices.
 
     Settings, optimizer and rate may be spelled in any way that can be read; they are stored in their
     canonical text. Raises UsageError or UnknownNameError when a part is unknown or unusable.
@@ -50,6 +53,7 @@ class RunSpec:
     rate: str = "cosine:lr=0.1"
     init: str = "kaiming-normal"
     dtype: str = "float32"
+    storage: str = MASKED
 
     def __post_init__(self) -> None:
         settings = settings_of(build_method(self.method, dict(self.settings)))
@@ -64,6 +68,7 @@ class RunSpec:
         _known("data set", self.data, available())
         _known("initializer", self.init, INITIALIZERS)
         _known("precision", self.dtype, dict.fromkeys(PRECISIONS))
+        _known("storage", self.storage, dict.fromkeys((MASKED, *FORMATS)))
 
     def build(self) -> Method:
         """The method with its settings."""
@@ -88,7 +93,8 @@ class RunSpec:
         """Name for people: ``rigl 0.95 every=20, lenet-300-100 on digits, seed 0``."""
         level = f" {self.sparsity:g}" if self.sparsity else ""
         more = "".join(f" {key}={value}" for key, value in self.settings if key != "sparsity")
-        return f"{self.method}{level}{more}, {self.model} on {self.data}, seed {self.seed}"
+        stored = "" if self.storage == MASKED else f" in {self.storage}"
+        return f"{self.method}{level}{more}{stored}, {self.model} on {self.data}, seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the method, what differs from the defaults, and the format number."""

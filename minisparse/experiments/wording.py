@@ -100,7 +100,7 @@ REPEATS = (
 COLUMNS = (
     "Means over seeds, \xb1 sample standard deviation; vs dense: points of accuracy. Bytes and MACs are of"
     " the whole network, MACs for one sample. Training is seconds per run, forward is milliseconds for "
-    "256 samples with the weights stored dense."
+    "256 samples with the weights stored as in training."
 )
 
 FOOT = "Made by minisparse. This file is complete in itself: no script, nothing loaded from elsewhere."

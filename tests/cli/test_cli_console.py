@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from minisparse.cli import console, context
 from minisparse.cli.console import Bar, Lines, Meter, Screen, decimal, duration, percent, plain, scaled
 from minisparse.errors import MinisparseWarning
-from minisparse.experiments import bench_train
-from minisparse.experiments.bench_train import CASES, Case, measure, quartiles, ratio, records, timed
+from minisparse.experiments import bench_sparse_training, bench_train
+from minisparse.experiments.bench_train import CASES, Case, dense_records, measure, quartiles, ratio, timed
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,20 @@ def test_records_carry_reference_and_ratio(monkeypatch: pytest.MonkeyPatch) -> N
     case = Case("lenet-300-100", (10, 784), 30, {1: 2.0})
     monkeypatch.setattr(bench_train, "CASES", (case,))
     monkeypatch.setattr(bench_train, "torch_times", lambda threads, quick: {"lenet-300-100": 4.0})
-    (row,) = records((1,), quick=True)
+    (row,) = dense_records((1,), quick=True)
     assert (row["threads"], row["steps"], row["batch"]) == (1, 3, 10)
     assert row["q25_ms"] <= row["median_ms"] <= row["q75_ms"]
     assert row["ours/reference"] == row["median_ms"] / 2.0
     assert row["ours/torch"] == row["median_ms"] / 4.0
     monkeypatch.setattr(bench_train, "torch_times", lambda threads, quick: {})
-    (row,) = records((1,), quick=True)
+    (row,) = dense_records((1,), quick=True)
     assert row["torch_ms"] is row["ours/torch"] is None
+
+
+def test_dense_rows_come_first_and_sparse_ones_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_train, "dense_records", lambda threads, quick: [{"model": threads}])
+    monkeypatch.setattr(bench_sparse_training, "records", lambda threads, quick: [{"sparse step": quick}])
+    assert bench_train.records((1, 2), True) == [{"model": (1, 2)}, {"sparse step": True}]
 
 
 def test_another_framework_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,15 @@ from minisparse.data import available
 from minisparse.experiments.settings import fields_of
 from minisparse.methods.registry import catalogue
 from minisparse.nn.models import PLANS
-from minisparse.sparsity.parse import ALLOCATIONS, PATTERNS, SCHEDULES, parse_pattern, parse_schedule
+from minisparse.sparsity.parse import (
+    ALLOCATIONS,
+    CONTROLS,
+    PATTERNS,
+    SCHEDULES,
+    parse_control,
+    parse_pattern,
+    parse_schedule,
+)
 
 NAMES = {
     "methods": set(catalogue()),
@@ -24,6 +32,7 @@ NAMES = {
     "schedules": set(SCHEDULES),
     "allocations": set(ALLOCATIONS),
     "patterns": set(PATTERNS),
+    "controls": set(CONTROLS),
 }
 
 
@@ -52,7 +61,8 @@ def test_list_defaults_to_methods(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_listed_settings_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, parse in (("schedules", parse_schedule), ("patterns", parse_pattern)):
+    kinds = {"schedules": parse_schedule, "patterns": parse_pattern, "controls": parse_control}
+    for kind, parse in kinds.items():
         for row in call(["list", kind], capsys):
             text = f"{row['name']}:{row['settings']}" if row["settings"] else row["name"]
             assert parse(text) == parse(row["name"])
@@ -177,6 +187,20 @@ def test_bench_prints_what_a_module_measures(
     assert main(["bench"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("A title.") and "median ms" in out and "1.23" in out
+
+
+def test_bench_prints_a_table_for_each_set_of_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"model": "a", "median_ms": 1.0}, {"model": "b", "median_ms": 2.0}, {"fit": "line", "R2": 0.5}]
+    fake = SimpleNamespace(__doc__="A title.", records=lambda threads, quick: rows)
+    monkeypatch.setattr(bench, "BENCHES", {"train": "json"})
+    monkeypatch.setattr(bench, "import_module", lambda name: fake)
+    assert main(["bench", "train"]) == 0
+    out = capsys.readouterr().out
+    heads = [line.split() for line in out.splitlines() if "model" in line or "fit" in line]
+    assert heads == [["model", "median", "ms"], ["fit", "R2"]]
+    assert out.count("A title.") == 1 and call(["bench", "train"], capsys) == rows
 
 
 def test_bench_says_what_is_not_there(

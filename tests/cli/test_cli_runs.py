@@ -12,13 +12,15 @@ from safetensors.numpy import load_file
 from scipy import sparse
 from threadpoolctl import threadpool_info
 
-from minisparse.cli import compare, export, pages, run
+from minisparse.cli import export, jobs, pages, run
 from minisparse.cli.main import main
 from minisparse.experiments.runner import Outcome, execute
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
 from minisparse.methods.base import Scored
 from minisparse.nn.network import Network
+from minisparse.nn.weight import MaskedWeight
+from minisparse.weights.csr import CSRWeight
 
 MODEL = "mlp:64-8-10"
 TINY = ["--model", MODEL, "--epochs", "2", "--batch", "256"]
@@ -116,6 +118,7 @@ def test_every_training_flag_reaches_the_spec() -> None:
         "optimizer": "adam",
         "rate": "step",
         "init": "x",
+        "storage": "csr",
         "epochs": 1,
         "batch": 2,
     }
@@ -237,10 +240,68 @@ def test_export_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
 def test_csr_stores_what_is_present_and_zero() -> None:
     mask = np.array([[True, False, True], [False, False, False], [False, True, False]])
     weight = np.array([[1, 0, 0], [0, 0, 0], [0, -0.5, 0]], dtype=np.float32)
-    matrix = export.csr(weight, mask)
+    matrix = export.to_csr(MaskedWeight(weight, mask=mask))
     assert matrix.nnz == 3 and matrix.has_canonical_format and matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix.toarray(), weight)
     np.testing.assert_array_equal(matrix.indices, [0, 2, 1])
+
+
+def test_a_network_trained_in_a_format_is_kept_and_exported_in_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, network = made("set", "--sparsity", "0.75", "--storage", "csr")
+    weights = {name: layer.weight for name, layer in network.prunable().items()}
+    dense = {name: weight.dense() for name, weight in weights.items()}
+    assert {type(w) for w in weights.values() if w.kept < w.size} == {CSRWeight}
+    with monkeypatch.context() as patch:  # no matrix is needed
+        patch.setattr(CSRWeight, "dense", None)
+        patch.setattr(CSRWeight, "mask", None)
+        for form in ("scipy", "csv"):
+            assert main(["export", key, "--to", form, "--file", f"out-{form}"]) == 0
+    for name, weight in weights.items():
+        matrix = sparse.load_npz(Path("out-scipy") / f"{name}.npz")
+        np.testing.assert_array_equal(matrix.toarray(), dense[name])
+        assert matrix.nnz == weight.kept
+    found = call(["run", "set", "--sparsity", "0.75", "--storage", "csr", *TINY], capsys)
+    assert found["key"] == key and found["spec"]["storage"] == "csr"  # it was there already
+    masked = call(["run", "set", "--sparsity", "0.75", *TINY], capsys)
+    assert masked["key"] != key and "storage" not in masked["spec"]
+    assert masked["kept"] == found["kept"]
+    assert masked["history"][-1]["loss"] == pytest.approx(found["history"][-1]["loss"], rel=1e-2)
+
+
+def test_compare_trains_in_a_format(no_page: None, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "compare",
+        "--methods",
+        "random",
+        "--sparsities",
+        "0.8",
+        "--seeds",
+        "1",
+        "--storage",
+        "csr",
+        *TINY,
+    ]
+    found = call(argv, capsys)
+    assert {o["spec"]["storage"] for o in found["outcomes"]} == {"csr"}
+    assert {o["status"] for o in found["outcomes"]} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["l0", "--storage", "csr"], "MS104", "method L0 cannot train in storage 'csr'"),
+        (["set", "--storage", "csrr"], "MS102", "Did you mean 'csr'?"),
+        (["set", "--storage", "condensed"], "MS201", "layer 'fc1', condensed weight"),
+    ],
+)
+def test_storage_that_cannot_be_is_one_line(
+    argv: list[str], code: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *argv, *TINY, "-q"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"minisparse: error[{code}]: ") and words in line
 
 
 def test_export_keeps_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,8 +402,8 @@ def test_an_interrupted_grid_resumes(
     def watched(specs: Any, store: Store, progress: Any, data_dir: Any) -> list[Outcome]:
         return plain(specs, store, progress, data_dir, execute=third_is_interrupted)
 
-    plain = compare.compare
-    monkeypatch.setattr(compare, "compare", watched)
+    plain = jobs.compare
+    monkeypatch.setattr(jobs, "compare", watched)
     assert main([*GRID, "-q"]) == 130
     line = capsys.readouterr().err
     assert line == (

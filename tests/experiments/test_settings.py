@@ -25,6 +25,7 @@ from minisparse.methods.registry import catalogue
 from minisparse.nn.lr import Constant, Cosine, Step
 from minisparse.nn.optim import SGD, Adam
 from minisparse.sparsity.allocation import ERK, Allocation, Uniform
+from minisparse.sparsity.control import Control, Reinit, Shuffle, combine
 from minisparse.sparsity.pattern import NM, Pattern, Row
 from minisparse.sparsity.schedule import Cubic, OneShot, Rounds, Schedule
 
@@ -32,6 +33,7 @@ OTHERS = {
     Schedule: (Rounds(3), OneShot(0.25), Cubic(0.1, 0.6)),
     Allocation: (Uniform(), ERK(0.5)),
     Pattern: (NM(1, 4), Row()),
+    Control: (Shuffle(), Reinit(True), combine(Shuffle(), Reinit())),
     bool: (True, False),
     int: (1, 2, 7),
     float: (0.125, 0.3),

@@ -48,6 +48,7 @@ CHANGES = {
     "rate": "cosine:lr=0.2",
     "init": "orthogonal",
     "dtype": "float64",
+    "storage": "csr",
 }
 
 
@@ -61,6 +62,14 @@ def test_every_part_changes_the_key() -> None:
         assert RunSpec.from_json(spec.to_json()) == spec
         assert RunSpec.stored(json.loads(spec.canonical())) == spec
         assert RunSpec.stored(json.loads(spec.canonical())).key == spec.key
+
+
+def test_storage_is_named_only_where_it_is_not_the_usual() -> None:
+    assert "storage" not in RunSpec("set", storage="masked").canonical()
+    assert RunSpec("set", storage="csr").label == "set 0.9 in csr, lenet-300-100 on digits, seed 0"
+    assert RunSpec.stored({"method": "set"}).storage == "masked"  # results from before there was a choice
+    with pytest.raises(UnknownNameError, match="Did you mean 'condensed'"):
+        RunSpec("set", storage="condensd")
 
 
 def test_sparsity_and_label() -> None:

@@ -1,0 +1,48 @@
+"""What a study leaves behind: a figure, a table, and in words what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from minisparse.experiments.environment import environment
+from minisparse.experiments.runner import plain
+from minisparse.experiments.theme import png
+
+Progress = Callable[[float, str], None]
+FOLDER = "studies"
+
+
+def silent(done: float, label: str) -> None:
+    """Progress nobody watches: share of the work that is done, and what is next."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """rows: one dict per line of the table, all with the same keys; words: sentences."""
+
+    rows: list[dict[str, Any]]
+    words: list[str]
+    figure: Figure
+
+
+def write(study: Study, name: str, seeds: Sequence[int], out: Path | str) -> tuple[Path, Path]:
+    """Write the figure and the numbers to <out>/studies/<name>.png and .json; their paths."""
+    folder = Path(out) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, numbers = folder / f"{name}.png", folder / f"{name}.json"
+    picture.write_bytes(png(study.figure))
+    facts = {
+        "study": name,
+        "seeds": list(seeds),
+        "rows": study.rows,
+        "words": study.words,
+        "environment": environment(),
+    }
+    numbers.write_text(json.dumps(plain(facts), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return picture, numbers
