@@ -48,7 +48,7 @@ def attainable(intensity: float, peak: float, bandwidth: float) -> float:
 
     Any prefix will do if peak and bandwidth have the same one.
     """
-    return max(peak, intensity * bandwidth)
+    return min(peak, intensity * bandwidth)
 
 
 def ridge(peak: float, bandwidth: float) -> float:
