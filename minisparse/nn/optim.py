@@ -57,11 +57,13 @@ class Optimizer(ABC):
 
     def remap(self, key: str, source: Array) -> None:
         """Move the slots of parameter `key`: entry i takes what entry source[i] had, 0 if -1."""
-        keep = source >= 0
+        absent = source < 0
         for name, slot in self.slots.get(key, {}).items():
-            flat = slot.ravel()
-            moved = np.zeros(source.size, dtype=slot.dtype)
-            moved[keep] = flat[source[keep]]
+            if slot.size:
+                moved = slot.ravel().take(source, mode="clip")  # entry 0 where source is -1
+                moved[absent] = 0
+            else:
+                moved = np.zeros(source.size, dtype=slot.dtype)
             shape = slot.shape if source.size == slot.size else source.shape
             self.slots[key][name] = moved.reshape(shape)
 

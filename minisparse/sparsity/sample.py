@@ -23,6 +23,7 @@ import numpy as np
 from numpy.random import Generator
 
 from minisparse.errors import UsageError
+from minisparse.kernels.merge import skip
 from minisparse.nn.weight import check_flat
 from minisparse.sparsity.allocation import Allocation, budget, sizes_of
 from minisparse.sparsity.count import check_whole
@@ -54,7 +55,7 @@ def sample_distinct(count: int, size: int, rng: Generator, excluded: Array | Non
 
 def free_positions(ranks: Array, excluded: Array) -> Array:
     """Equation (2): the positions with these ranks among those not excluded; both ascending int64."""
-    return ranks + np.searchsorted(excluded - np.arange(excluded.size), ranks, side="right")
+    return skip(ranks, excluded)
 
 
 def sample_rows(count: int, rows: int, columns: int, rng: Generator) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from minisparse.errors import ShapeError, SparseFormatError
 from minisparse.kernels import panels
 from minisparse.kernels.lanes import aligned
+from minisparse.kernels.merge import places
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight, check_flat, spread
@@ -221,11 +222,9 @@ class StoredWeight(Weight):
     def rewire_flat(self, flat: Array) -> dict[str, Array]:
         flat = check_flat(flat, self.size)
         old, slots = self.rows()
-        old_flat = old.flat
-        at = np.minimum(np.searchsorted(old_flat, flat), max(0, old.nnz - 1))
-        stays = old_flat[at] == flat if old.nnz else np.zeros(flat.size, dtype=bool)
-        slot = at if slots is None else slots[at] if old.nnz else at
-        source = np.where(stays, slot, -1)
+        source = places(flat, old.flat)
+        if slots is not None:
+            source = _laid_out(slots, source, empty=-1)
         order = self._arrange(CSRPattern.from_flat(flat, self.shape))
         self._rows, self._kept = None, flat.size
         value, grad = self.param.value.reshape(-1), self.param.grad.reshape(-1)
@@ -251,10 +250,12 @@ def _taken(values: Array, slots: Array | None) -> Array:
 
 def _laid_out(values: Array, order: Array, empty: int = 0) -> Array:
     """values[order] where order is not -1, `empty` where it is, in the shape of order."""
-    flat, where = values.reshape(-1), order.reshape(-1)
-    laid = np.full(where.size, empty, dtype=values.dtype)
-    laid[where >= 0] = flat[where[where >= 0]]
-    return on_line(laid.reshape(order.shape))
+    flat = values.reshape(-1)
+    if not flat.size:
+        return on_line(np.full(order.shape, empty, dtype=values.dtype))
+    laid = flat.take(order, mode="clip")  # entry 0 where order is -1
+    laid[order < 0] = empty
+    return on_line(laid)
 
 
 def on_line(a: Array) -> Array:
