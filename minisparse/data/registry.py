@@ -88,6 +88,10 @@ GENERATED: Mapping[str, Generated] = {
         "teacher: 32 inputs labelled by a sparse 32-16-4 ReLU network, 4 classes",
         _synthetic("teacher", synthetic.teacher),
     ),
+    "label-tree": Generated(
+        "label-tree: 2,000 classes that are the leaves of a tree, 8 samples each, 64 inputs",
+        _synthetic("label-tree", synthetic.label_tree),
+    ),
 }
 
 

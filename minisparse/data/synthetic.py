@@ -231,6 +231,52 @@ def patches(
     return Known(dataset, answer)
 
 
+def label_tree(
+    rng: Generator,
+    branching: Sequence[int] = (10, 10, 20),
+    features: int = 64,
+    samples: Sizes = (8, 2),
+    spread: float = 0.6,
+    noise: float = 0.5,
+) -> Known:
+    """Thousands of classes, few samples of each: a mixture whose centres are the leaves of a random tree.
+
+    A node of level l = 1, 2, ... has ``branching[l - 1]`` siblings, itself included, and an offset
+    u ~ N(0, I) of its own. With ``spread`` s, the centre of a class is the sum along its path
+
+        c = sum_l s^(l - 1) u_l,   a sample is   x = c + noise e,   e ~ N(0, I)
+
+    so that two classes are E |c - c'|^2 = 2 i (sum over the levels below their last common node of
+    s^(2 l - 2)) apart: classes of one branch look alike, and branches are easier to tell apart than classes.
+    ``samples`` are (train, test) counts of each class; numbers of classes are shuffled over the leaves. All
+    classes are alike but for their centre, so no classifier beats that of the nearest centre.
+
+    Answer: ``centres`` (classes, i) float64; ``groups`` (levels, classes), for each level the node that a
+    class is below; in the last row, the leaf it is.
+    """
+    widths = [whole_number("branching of the label tree", width, 1) for width in branching]
+    i = whole_number("number of features", features, 1)
+    classes = int(np.prod(widths, dtype=np.int64))
+    if classes < 2:
+        raise UsageError(
+            f"label tree is too small: got branching {tuple(widths)}, expected two leaves or more."
+        )
+    leaf = rng.permutation(classes)
+    scale, sigma = non_negative("spread", spread), non_negative("noise", noise)
+    centres, groups = np.zeros((classes, i)), []
+    for level, nodes in enumerate(np.cumprod(widths)):
+        groups.append(leaf // (classes // nodes))
+        centres += scale**level * rng.standard_normal((nodes, i))[groups[-1]]
+    x, y = [], []
+    for n in _sample_counts(samples):
+        labels = rng.permutation(np.repeat(np.arange(classes), n))
+        e = rng.standard_normal((len(labels), i))
+        x.append((centres[labels] + sigma * e).astype(np.float32))
+        y.append(labels)
+    dataset = Dataset("label-tree", x[0], y[0], x[1], y[1], classes)
+    return Known(dataset, {"centres": centres, "groups": np.array(groups)})
+
+
 def _sample_counts(samples: Sizes) -> Sizes:
     if len(samples) != 2:
         raise UsageError(f"samples are not usable: got {samples!r}, expected (train, test) counts.")

@@ -10,6 +10,7 @@ are those of odd d). A unit that ReLU would silence still passes its input on, w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 import numpy as np
@@ -40,7 +41,21 @@ class AllReLU(Activation):
             raise UsageError(f"all-relu depth: got {depth!r}, expected a whole number >= 1.")
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < inf:
             raise UsageError(f"all-relu alpha: got {alpha!r}, expected a finite number >= 0.")
+        self.depth, self.alpha = depth, alpha
         self.name = f"all-relu {depth}"
         self.function = left_sloped(-alpha if depth % 2 else alpha)
         self.homogeneous = self.function.homogeneous
         self.curved = self.function.curved
+
+
+def by_depth(alpha: str = "") -> Callable[[int], AllReLU]:
+    """What stands behind hidden layer d = 1, 2, ...; alpha: the text of a number, 0.6 if there is none.
+
+    Raises UsageError for any other text, and as AllReLU for a number it cannot use.
+    """
+    try:
+        slope = float(alpha or 0.6)
+    except ValueError:
+        raise UsageError(f"all-relu alpha: got {alpha!r}, expected a number, such as 0.6.") from None
+    AllReLU(1, slope)  # says now, not at the first layer, what is wrong with the number
+    return lambda depth: AllReLU(depth, slope)

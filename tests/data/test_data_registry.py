@@ -12,7 +12,7 @@ from minisparse.data import available, idx, load, registry, synthetic
 from minisparse.errors import DataFormatError, UnknownNameError, UsageError
 from minisparse.rng import generator
 
-GENERATED = ["digits", "moons", "spirals", "patches", "teacher"]
+GENERATED = ["digits", "moons", "spirals", "patches", "teacher", "label-tree"]
 FROM_FILES = ["mnist", "fashion-mnist", "cifar-10"]
 
 
@@ -34,7 +34,7 @@ def test_generated_sets_need_no_files_and_carry_their_name(name):
     assert np.array_equal(data.train_x, load(name, seed=0).train_x)
 
 
-@pytest.mark.parametrize("name", ["moons", "spirals", "patches", "teacher"])
+@pytest.mark.parametrize("name", ["moons", "spirals", "patches", "teacher", "label-tree"])
 def test_seed_changes_synthetic_sets(name):
     assert not np.array_equal(load(name, seed=1).train_x, load(name, seed=2).train_x)
 

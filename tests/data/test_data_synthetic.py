@@ -19,6 +19,7 @@ MAKERS = [
     synthetic.spirals,
     synthetic.quadratic,
     synthetic.patches,
+    synthetic.label_tree,
 ]
 
 
@@ -214,3 +215,40 @@ def test_other_settings_are_checked():
     ):
         with pytest.raises(UsageError, match="expected"):
             call()
+
+
+def test_leaves_of_a_label_tree_are_as_far_apart_as_their_paths_say():
+    s, i = 0.5, 400
+    known = synthetic.label_tree(rng(1), (4, 5, 6), i, (2, 1), spread=s, noise=0.1)
+    centres, groups = known.answer["centres"], known.answer["groups"]
+    distance = ((centres[:, None] - centres[None]) ** 2).sum(axis=2)
+    same = np.array([level[:, None] == level[None] for level in groups])
+    for level, below in enumerate((2 * i * (1 + s**2 + s**4), 2 * i * (s**2 + s**4), 2 * i * s**4)):
+        apart = ~same[level] & (same[level - 1] if level else True)
+        assert distance[apart].mean() == pytest.approx(below, rel=0.1)
+    assert [len(set(level)) for level in groups] == [4, 20, 120]
+    assert all(set(np.bincount(level)) == {120 // n} for level, n in zip(groups, (4, 20, 120), strict=True))
+    # a tree: who shares a node shares the node above
+    assert (groups[2] // 6 == groups[1]).all() and (groups[1] // 5 == groups[0]).all()
+    assert (groups[2] != np.arange(120)).any()
+
+
+def test_samples_of_a_label_tree_lie_about_their_centres():
+    known = synthetic.label_tree(rng(), (3, 7), 50, (9, 4), noise=0.3)
+    data, centres = known.dataset, known.answer["centres"]
+    assert (
+        data.outputs == 21 and set(np.bincount(data.train_y)) == {9} and set(np.bincount(data.test_y)) == {4}
+    )
+    rest = data.train_x - centres[data.train_y]
+    assert rest.std() == pytest.approx(0.3, rel=0.03) and abs(rest.mean()) < 0.02
+    nearest = (-2 * data.test_x @ centres.T + (centres**2).sum(axis=1)).argmin(axis=1)
+    assert (nearest == data.test_y).mean() == 1.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"branching": ()}, {"branching": (1, 1)}, {"branching": (0,)}, {"features": 0}, {"spread": -1}],
+)
+def test_label_tree_settings_are_checked(settings):
+    with pytest.raises(UsageError):
+        synthetic.label_tree(rng(), **settings)
