@@ -9,8 +9,22 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("curvature", "data", "errors", "experiments", "kernels", "methods", "nn", "sparsity")
-_MODULES = {name: f"minisparse.{name}" for name in _PACKAGES} | {"models": "minisparse.nn.models"}
+_PACKAGES = (
+    "curvature",
+    "data",
+    "errors",
+    "exchange",
+    "experiments",
+    "kernels",
+    "methods",
+    "nn",
+    "sparsity",
+    "testing",
+)
+_MODULES = {name: f"minisparse.{name}" for name in _PACKAGES} | {
+    "models": "minisparse.nn.models",
+    "sklearn": "minisparse.sklearn",
+}
 _NAMES = {
     "train": ("minisparse.training.run", "train"),
     "Method": ("minisparse.methods.base", "Method"),

@@ -20,7 +20,7 @@ VERBS = {
     "tickets": "lottery tickets against their controls; transfer, connectivity, alignment",
     "list": "what there is: methods, models, data, schedules, allocations, patterns, controls, formats",
     "explain": "a method's idea, equations and the lines that compute them; or an error code",
-    "inspect": "per-layer table of a run or a saved network",
+    "inspect": "per-layer table of a run or a saved network, or the tensors of a file",
     "report": "a report page of stored runs",
     "export": "write a run's network as safetensors, npz, scipy or csv",
     "sanity": "pruning at initialisation put to the test: controls, layer collapse, gradient flow",

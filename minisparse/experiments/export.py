@@ -17,7 +17,8 @@ from minisparse.training.checkpoint import write_atomic
 
 FORMAT = 1
 TEXTS = (
-    "method", "settings", "model", "data", "optimizer", "rate", "init", "dtype", "storage", "status", "note",
+    "method", "settings", "model", "data", "optimizer", "rate", "init", "dtype", "storage", "weights",
+    "status", "note",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -61,6 +62,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "init": spec.init,
         "dtype": spec.dtype,
         "storage": spec.storage,
+        "weights": spec.weights,
         "status": o.status,
         "note": o.note,
         "accuracy": o.accuracy,

@@ -58,4 +58,6 @@ def _run(spec: RunSpec) -> str:
             flags.append(f"--{flag}" if value == "true" else f"--no-{flag}")
         else:
             flags += [f"--{flag}", value]
+    if spec.weights:
+        flags += ["--weights", f"{spec.weights}.safetensors"]  # a file's name is not kept
     return shlex.join(["minisparse", "run", spec.method, *flags])

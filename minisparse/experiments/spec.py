@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -30,6 +31,7 @@ from minisparse.weights.formats import FORMATS, MASKED
 FORMAT = 1
 KEY_LENGTH = 16
 PRECISIONS = ("float32", "float64")
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class RunSpec:
     """One run: a method with settings, on a model, data and seed, for so many epochs.
 
     storage: the format in which sparse layers are kept and trained, "masked" for matrices.
+    weights: `exchange.fingerprint` of the network that training starts from, where it was not initialised.
 
     Settings, optimizer and rate may be spelled in any way that can be read; they are stored in their
     canonical text. Raises UsageError or UnknownNameError when a part is unknown or unusable.
@@ -54,6 +57,7 @@ class RunSpec:
     init: str = "kaiming-normal"
     dtype: str = "float32"
     storage: str = MASKED
+    weights: str = ""
 
     def __post_init__(self) -> None:
         settings = settings_of(build_method(self.method, dict(self.settings)))
@@ -69,6 +73,8 @@ class RunSpec:
         _known("initializer", self.init, INITIALIZERS)
         _known("precision", self.dtype, dict.fromkeys(PRECISIONS))
         _known("storage", self.storage, dict.fromkeys((MASKED, *FORMATS)))
+        if not isinstance(self.weights, str) or self.weights and not FINGERPRINT.fullmatch(self.weights):
+            raise UsageError(f"weights: got {self.weights!r}, expected 16 hexadecimal digits or none.")
 
     def build(self) -> Method:
         """The method with its settings."""
@@ -94,7 +100,8 @@ class RunSpec:
         level = f" {self.sparsity:g}" if self.sparsity else ""
         more = "".join(f" {key}={value}" for key, value in self.settings if key != "sparsity")
         stored = "" if self.storage == MASKED else f" in {self.storage}"
-        return f"{self.method}{level}{more}{stored}, {self.model} on {self.data}, seed {self.seed}"
+        begun = f" from weights {self.weights[:8]}" if self.weights else ""
+        return f"{self.method}{level}{more}{stored}, {self.model} on {self.data}{begun}, seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the method, what differs from the defaults, and the format number."""

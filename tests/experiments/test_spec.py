@@ -49,6 +49,7 @@ CHANGES = {
     "init": "orthogonal",
     "dtype": "float64",
     "storage": "csr",
+    "weights": "0123456789abcdef",
 }
 
 
