@@ -25,8 +25,10 @@ ORDER = (
     ("training.state",),
     ("methods",),
     ("training",),
+    ("exchange",),
     ("experiments",),
-    ("cli",),
+    ("testing",),
+    ("cli", "sklearn"),
 )
 # What stands to the left of these is more than they may use.
 ONLY = {"errors": (), "rng": (), "data": ("errors", "rng"), "kernels": ()}

@@ -1,37 +1,53 @@
 """One method: idea, equations, the lines that compute them, settings, paper, departures, tests.
 
-Given an error code such as MS101 instead: what the error means and its exit status.
+    minisparse explain rigl
+    minisparse explain rigl --trace     train a network of 28 weights, and print every change with its numbers
+    minisparse explain MS101            an error code: what it means, its exit status
+
+Functions are quoted from the installed package, with file and line.
 """
 
 from __future__ import annotations
 
 import inspect
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import minisparse
 from minisparse.cli.arguments import Parser
 from minisparse.cli.console import Screen
+from minisparse.cli.listing import ROOT, place_of, show_sources, source_of
+from minisparse.cli.trace import show_trace
 from minisparse.errors import MinisparseError, UnknownNameError, suggestion, unknown_name
+from minisparse.experiments.events import as_data
+from minisparse.experiments.miniature import demonstration
 from minisparse.experiments.settings import fields_of
-from minisparse.methods.registry import Entry, catalogue
-
-ROOT = Path(minisparse.__file__).parent.parent
+from minisparse.experiments.trace import trace
+from minisparse.methods.registry import Entry, catalogue, find
 
 
 def add_arguments(parser: Parser) -> None:
-    """The name of a method, or a code."""
+    """The name of a method, or a code; whether to show the method at work."""
     parser.add_argument("name", metavar="METHOD", help="a method's name, or an error code such as MS101")
+    parser.add_argument(
+        "--trace", action="store_true", help="train a tiny network and print all that the method does to it"
+    )
 
 
 def run(args: Namespace) -> int:
     """Explain a method or an error code."""
     name = args.name
-    if name.upper() in codes():
+    show: Callable[[Screen, dict[str, Any]], None]
+    if args.trace:
+        args.screen.quiet = True  # what a method notes about large problems is noise here
+        watched = trace(demonstration(find(name).cls), args.seed)
+        facts = {"name": name, "idea": find(name).idea} | as_data(watched)
+        show = partial(show_trace, trace=watched)
+    elif name.upper() in codes():
         facts, show = explain_code(codes()[name.upper()]), show_code
     elif name in catalogue():
         facts, show = explain_method(catalogue()[name]), show_method
@@ -85,13 +101,13 @@ def explain_method(entry: Entry) -> dict[str, Any]:
         "paper": entry.paper,
         "text": body,
         "departures": departures,
-        "file": _place(module.__file__ or ""),
-        "functions": [_source(name, f) for name, f in functions(module)],
-        "hooks": [_source(f"{entry.cls.__name__}.{name}", f) for name, f in hooks(entry.cls)],
+        "file": place_of(module.__file__ or ""),
+        "functions": [source_of(name, f) for name, f in functions(module)],
+        "hooks": [source_of(f"{entry.cls.__name__}.{name}", f) for name, f in hooks(entry.cls)],
         "settings": [
             {"name": s.name, "default": s.text, "help": s.help} for s in fields_of(entry.cls)
         ],
-        "tests": [_place(str(path)) for path in tests(entry, module)],
+        "tests": [place_of(str(path)) for path in tests(entry, module)],
         "command": f"minisparse run {entry.name} --model lenet-300-100 --data digits --seed 0",
     }  # fmt: skip
 
@@ -129,18 +145,6 @@ def tests(entry: Entry, module: ModuleType) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _source(name: str, function: FunctionType) -> dict[str, Any]:
-    lines, first = inspect.getsourcelines(function)
-    text = inspect.cleandoc("\n" + "".join(lines))
-    return {"name": name, "place": f"{_place(inspect.getsourcefile(function) or '')}:{first}", "source": text}
-
-
-def _place(path: str) -> str:
-    """A path relative to the folder that holds the package."""
-    place = Path(path)
-    return place.relative_to(ROOT).as_posix() if place.is_relative_to(ROOT) else place.name
-
-
 def show_method(screen: Screen, facts: dict[str, Any]) -> None:
     """Print what `explain_method` found."""
     screen.heading(f"{facts['name']}  ({facts['family']})")
@@ -153,9 +157,7 @@ def show_method(screen: Screen, facts: dict[str, Any]) -> None:
         if facts[part]:
             screen.line()
             screen.heading(title)
-        for entry in facts[part]:
-            screen.line(f"\n{entry['place']}  {entry['name']}")
-            screen.line("\n".join(f"    {line}".rstrip() for line in entry["source"].splitlines()))
+        show_sources(screen, facts[part])
     screen.line()
     if facts["settings"]:
         rows = [[s["name"], s["default"], s["help"]] for s in facts["settings"]]
@@ -164,3 +166,4 @@ def show_method(screen: Screen, facts: dict[str, Any]) -> None:
     screen.line(f"File:    {facts['file']}")
     screen.line(f"Tests:   {', '.join(facts['tests']) or 'not in this installation'}")
     screen.line(f"Run it:  {facts['command']}")
+    screen.line(f"See it:  minisparse explain {facts['name']} --trace")

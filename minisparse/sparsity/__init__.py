@@ -21,7 +21,7 @@ from minisparse.sparsity.parse import (
     to_text,
 )
 from minisparse.sparsity.pattern import NM, Block, Column, InChannel, Pattern, Row, Unstructured
-from minisparse.sparsity.schedule import Cubic, Exponential, Linear, OneShot, Rounds, Schedule
+from minisparse.sparsity.schedule import Cubic, Exponential, Linear, OneShot, Rounds, Schedule, Steady
 from minisparse.sparsity.select import check_scores, select, top_k
 from minisparse.sparsity.shape import LayerShape
 from minisparse.sparsity.slow_last import SlowLast
@@ -53,6 +53,7 @@ __all__ = [
     "Schedule",
     "Shuffle",
     "SlowLast",
+    "Steady",
     "Uniform",
     "Unstructured",
     "Untouched",

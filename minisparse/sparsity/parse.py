@@ -29,7 +29,7 @@ from minisparse.sparsity.allocation import (
 from minisparse.sparsity.control import Combined, Control, Invert, Reinit, Shuffle, Untouched, combine
 from minisparse.sparsity.explicit import Explicit
 from minisparse.sparsity.pattern import NM, Block, Column, InChannel, Pattern, Row, Unstructured
-from minisparse.sparsity.schedule import Cubic, Exponential, Linear, OneShot, Rounds, Schedule
+from minisparse.sparsity.schedule import Cubic, Exponential, Linear, OneShot, Rounds, Schedule, Steady
 from minisparse.sparsity.slow_last import SlowLast
 from minisparse.sparsity.sparse_init import SparseInit
 
@@ -42,6 +42,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "linear": Linear,
     "cubic": Cubic,
     "exponential": Exponential,
+    "steady": Steady,
 }
 ALLOCATIONS: dict[str, type[Allocation]] = {
     "global": Global,

@@ -1,4 +1,4 @@
-"""When to prune, and to which sparsity: one-shot, iterative, linear, cubic, exponential.
+"""When to prune, and to which sparsity: one-shot, iterative, linear, cubic, exponential, steady.
 
 M. Zhu, S. Gupta. To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model
 Compression. 2017. arXiv:1710.01878 (cubic); H. Tanaka, D. Kunin, D. L. K. Yamins, S. Ganguli.
@@ -11,6 +11,7 @@ arXiv:2006.05467, and P. de Jorge et al. Progressive Skeletonization. ICLR 2021.
     linear       the same with power 1                                                     (2)
     rounds       each prunes the share p = 1 - (1 - s_f)^(1/n) of what remains             (3)
     exponential  density_j = (1 - s_f)^(j/n), j = 1..n, all at one moment                  (4)
+    steady       s_t = s_f at t0, t0 + p, ..., t1: for masks whose entries may return      (5)
 
 (3) and (4) are the same levels; (3) spreads them over the run.
 
@@ -192,6 +193,23 @@ class Cubic(Schedule):
         return _ramp_curve(self, horizon, target, power=3)
 
 
+@dataclass(frozen=True)
+class Steady(Schedule):
+    """The target itself, again and again: for methods that let entries return between prunings."""
+
+    every: int | None = None
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_window_and_spacing(self)
+
+    def curve(self, horizon: int, target: float) -> Curve:
+        """Equation (5) every `every` steps of the window, both ends included."""
+        start, stop = _step(self.begin, horizon), _step(self.end, horizon)
+        return tuple((step, target) for step in update_steps(start, stop, self.every))
+
+
 def _ramp_curve(ramped: Linear | Cubic, horizon: int, target: float, power: int) -> Curve:
     if ramped.initial > target:
         raise SparsityError(
@@ -205,12 +223,16 @@ def _ramp_curve(ramped: Linear | Cubic, horizon: int, target: float, power: int)
 
 
 def _check_ramp(ramped: Linear | Cubic) -> None:
-    for name in ("begin", "end"):
-        object.__setattr__(ramped, name, check_share(getattr(ramped, name), name))
-    if ramped.every is not None:
-        object.__setattr__(ramped, "every", check_whole(ramped.every, "every"))
+    _check_window_and_spacing(ramped)
     object.__setattr__(ramped, "initial", check_sparsity(ramped.initial, "initial"))
-    _check_window(ramped.begin, ramped.end)
+
+
+def _check_window_and_spacing(windowed: Linear | Cubic | Steady) -> None:
+    for name in ("begin", "end"):
+        object.__setattr__(windowed, name, check_share(getattr(windowed, name), name))
+    if windowed.every is not None:
+        object.__setattr__(windowed, "every", check_whole(windowed.every, "every"))
+    _check_window(windowed.begin, windowed.end)
 
 
 def _check_window(begin: float, end: float) -> None:

@@ -1,7 +1,8 @@
 """Magnitude: optimal for what it assumes, and what it can do to layers of different scale."""
 
-from itertools import combinations
+from itertools import combinations, repeat
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +14,15 @@ from minisparse.errors import UsageError
 from minisparse.methods.random import Random
 from minisparse.methods.saliency.magnitude import Magnitude, magnitude, normalized
 from minisparse.nn import models
-from minisparse.sparsity import Block, Cubic, FirstLast, Global, OneShot, Row, Uniform, kept_count
+from minisparse.nn.lr import Constant
+from minisparse.nn.optim import SGD
+from minisparse.sparsity import Block, Cubic, FirstLast, Global, OneShot, Row, Steady, Uniform, kept_count
+from minisparse.training.loop import fit
 from minisparse.training.run import train
+from tests.methods.linear_unit import quadratic_state
 from tests.methods.problems import chain, clusters, conv_net, mlp, state_of
+from tests.methods.quadratics import spd
+from tests.strategies import SETTINGS
 
 NOW = OneShot(0.0)
 
@@ -120,7 +127,73 @@ def test_blocks_are_ranked_by_their_mean():
     assert mask.tolist() == [[False, False, True, True]] * 2
 
 
-@pytest.mark.parametrize("settings", [{"norm": 3}, {"norm": 0}, {"norm": True}, {"normalize": 1}])
+def alternate(a, b, start, keep, rate, steps, every, regrow=1):
+    """Weights after each step of w'Aw/2 - b'w with `regrow`, pruned at every `every`-th step."""
+    state = quadratic_state(a, b, start)
+    state.optimizer, state.rate, state.horizon = SGD(0.0), Constant(rate), steps
+    method, seen = Magnitude(1 - keep / len(b), Steady(every), regrow=regrow), []
+    fit(
+        state, method, repeat((state.train_x, state.train_t), steps),
+        lambda s: seen.append(s.network.prunable()["fc1"].weight.dense()[0].copy()),
+    )  # fmt: skip
+    return np.array(seen)
+
+
+def thresholded(w, keep):
+    """H_k by sorting."""
+    return np.where(np.isin(np.arange(w.size), np.argsort(-np.abs(w), kind="stable")[:keep]), w, 0)
+
+
+@SETTINGS
+@given(st.integers(3, 9), st.integers(1, 8), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_regrowth_is_hard_thresholding_with_the_mask_fixed_in_between(n, keep, every, regrow, seed):
+    rng, keep = np.random.default_rng(seed), min(keep, n - 1)
+    a, b, w = spd(n, rng), rng.standard_normal(n), rng.standard_normal(n)
+    rate = 0.5 / np.linalg.eigvalsh(a)[-1]
+    found = alternate(a, b, w, keep, rate, 12, every, regrow)
+    w = thresholded(w, keep)
+    np.testing.assert_array_equal(found[0], w)
+    free = np.zeros(n, dtype=bool)
+    for t in range(1, 13):
+        left = min(-t % every, 12 - t)  # steps to go to the next pruning, once this one is done
+        free = free | (left < regrow)
+        w = np.where((w != 0) | free, w - rate * (a @ w - b), 0)
+        if left == 0:
+            w, free = thresholded(w, keep), np.zeros(n, dtype=bool)
+        np.testing.assert_allclose(found[t], w, rtol=1e-9, atol=1e-11)
+
+
+def test_with_unit_curvature_one_step_finds_the_best_network_of_its_size():
+    # w'w/2 - b'w: from any w the step of rate 1 ends at b, and H_k(b) is the minimum over k weights
+    b = np.array([0.3, -2.0, 1.5, 0.1])
+    found = alternate(np.eye(4), b, np.array([9.0, 0.1, 0.1, 8.0]), 2, 1.0, 3, 1)
+    np.testing.assert_allclose(found[1:], np.tile([0, -2.0, 1.5, 0], (3, 1)), atol=1e-12)
+    # without regrowth the mask of the start stays
+    state = quadratic_state(np.eye(4), b, np.array([9.0, 0.1, 0.1, 8.0]))
+    Magnitude(0.5, NOW).setup(state)
+    assert state.network.masks()["fc1"].tolist() == [[True, False, False, True]]
+
+
+@hypothesis.settings(SETTINGS, max_examples=12)
+@given(st.integers(3, 8), st.integers(1, 7), st.sampled_from((1, 5)), st.integers(0, 2**32 - 1))
+def test_it_ends_where_no_weight_wants_to_move_or_to_enter(n, keep, every, seed):
+    rng, keep = np.random.default_rng(seed), min(keep, n - 1)
+    a, b, w = spd(n, rng, ridge=0.5), rng.standard_normal(n), rng.standard_normal(n)
+    rate = 0.9 / np.linalg.eigvalsh(a)[-1]
+    seen = alternate(a, b, w, keep, rate, 600, every)
+    w, grad = seen[-1], a @ seen[-1] - b
+    present = w != 0
+    value = 0.5 * ((seen @ a) * seen).sum(axis=1) - seen @ b
+    assert (np.diff(value) <= 1e-12).all()  # below 1/L every step lowers the loss, the projected ones too
+    assert np.abs(grad[present]).max(initial=0) < 1e-6
+    assert rate * np.abs(grad[~present]).max(initial=0) <= np.abs(w[present]).min(initial=np.inf) + 1e-6
+    again = alternate(a, b, w, keep, rate, 4, every)
+    np.testing.assert_allclose(again, np.tile(w, (5, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"norm": 3}, {"norm": 0}, {"norm": True}, {"normalize": 1}, {"regrow": -1}, {"regrow": True}]
+)
 def test_settings_are_checked(settings):
     with pytest.raises(UsageError):
         Magnitude(**settings)

@@ -26,6 +26,7 @@ from minisparse.sparsity import (
     Rounds,
     Row,
     SlowLast,
+    Steady,
     Uniform,
     Unstructured,
     parse_allocation,
@@ -46,6 +47,7 @@ SCHEDULE = st.one_of(
     st.builds(lambda n, w: Rounds(n, *w), COUNT, WINDOW),
     st.builds(lambda w, e, i: Linear(*w, e, i), WINDOW, st.none() | COUNT, SPARSITY),
     st.builds(lambda w, e, i: Cubic(*w, e, i), WINDOW, st.none() | COUNT, SPARSITY),
+    st.builds(lambda w, e: Steady(e, *w), WINDOW, st.none() | COUNT),
 )
 NAMES = st.text("abcxyz0189._-/", min_size=1, max_size=8)
 ALLOCATION = st.one_of(
@@ -92,6 +94,7 @@ def test_patterns_survive_text(value, full: bool) -> None:
         (parse_schedule, "rounds:rounds=7", Rounds(7), "rounds:rounds=7"),
         (parse_schedule, "one-shot:0.5", OneShot(0.5), "one-shot:at=0.5"),
         (parse_schedule, "exponential:60", Exponential(60), "exponential:rounds=60"),
+        (parse_schedule, "steady:5", Steady(5), "steady:every=5"),
         (parse_allocation, "global", Global(), "global"),
         (parse_allocation, "erk:0.5", ERK(0.5), "erk:power=0.5"),
         (parse_allocation, "first-dense:true", FirstDense(True), "first-dense:compensate=true"),

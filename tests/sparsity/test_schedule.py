@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisparse.errors import SparsityError, UsageError
-from minisparse.sparsity import Cubic, Exponential, Linear, OneShot, Rounds, Schedule, kept_count
+from minisparse.sparsity import Cubic, Exponential, Linear, OneShot, Rounds, Schedule, Steady, kept_count
 from minisparse.sparsity.schedule import geometric_levels, ramp
 
 SHARE = st.floats(0, 1)
@@ -18,6 +18,7 @@ SCHEDULES = st.one_of(
     st.builds(lambda n, w: Rounds(n, *w), st.integers(1, 60), WINDOW),
     st.builds(lambda w, every: Linear(*w, every), WINDOW, EVERY),
     st.builds(lambda w, every: Cubic(*w, every), WINDOW, EVERY),
+    st.builds(lambda w, every: Steady(every, *w), WINDOW, EVERY),
 )
 
 
@@ -96,6 +97,12 @@ def test_an_empty_window_prunes_once() -> None:
     assert Cubic(0.2, 0.7).curve(0, 0.9) == ((0, 0.9),)
 
 
+def test_steady_is_a_ramp_that_starts_at_its_target() -> None:
+    assert Steady(4).curve(10, 0.9) == ((0, 0.9), (4, 0.9), (8, 0.9), (10, 0.9))
+    for window, every in (((0.2, 0.7), 3), ((0.0, 1.0), None), ((0.5, 0.5), 1)):
+        assert Steady(every, *window).curve(300, 0.8) == Linear(*window, every, 0.8).curve(300, 0.8)
+
+
 def test_equal_ends_are_constant() -> None:
     assert {s for _, s in Cubic(initial=0.3).curve(100, 0.3)} == {0.3}
 
@@ -155,7 +162,7 @@ def test_one_shot_rounds_its_moment_half_to_even() -> None:
 
 
 def test_a_target_of_zero_and_a_tiny_target() -> None:
-    for schedule in (OneShot(), Exponential(5), Rounds(5), Linear(), Cubic()):
+    for schedule in (OneShot(), Exponential(5), Rounds(5), Linear(), Cubic(), Steady()):
         assert {s for _, s in schedule.curve(100, 0.0)} == {0.0}
         for tiny in (1e-300, 1e-16):  # 1 - 1e-16 rounds to 1 - 1.1e-16
             levels = [s for _, s in schedule.curve(100, tiny)]
@@ -185,6 +192,8 @@ def test_schedules_are_values() -> None:
         lambda: Rounds(rounds=5, begin=0.9),  # after the default end 5/6
         lambda: Rounds(end=float("inf")),
         lambda: Linear(begin=0.7, end=0.2),
+        lambda: Steady(begin=0.7, end=0.2),
+        lambda: Steady(0),
         lambda: Linear(every=0),
         lambda: Linear(every=1.5),  # type: ignore[arg-type]
         lambda: Linear(initial=1),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,6 +69,8 @@ def count(chosen: Mapping[str, Array]) -> int:
 @dataclass(frozen=True)
 class DSR(DynamicSparse):
     """Dynamic sparse reparameterization."""
+
+    demo: ClassVar[Mapping[str, Any]] = {"move": 0.3, "threshold": 0.05}
 
     move: float = setting(0.05, "N_p as a share of the kept weights: how many move each time")
     threshold: float = setting(1e-3, "H at the start")

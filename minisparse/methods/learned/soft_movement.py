@@ -15,7 +15,9 @@ threshold is on S). Scores below the threshold keep being scored, so that weight
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from minisparse.errors import UsageError
 from minisparse.methods.base import Learned, setting
@@ -32,6 +34,8 @@ from minisparse.weights.reparametrised import logistic
 @dataclass(frozen=True)
 class SoftMovement(Learned):
     """Movement pruning with a threshold."""
+
+    demo: ClassVar[Mapping[str, Any]] = {"strength": 5.0, "rate": 20.0}
 
     strength: float = setting(100.0, "lambda, the price of the mean score")
     threshold: float = setting(0.1, "tau, on the scores' logistic function; 0.5 is where they start")

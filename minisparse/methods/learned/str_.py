@@ -15,7 +15,9 @@ theta alone. s shrinks by 1 - lr decay at each step: `initial` and `decay` belon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from minisparse.methods.base import Learned, setting
 from minisparse.methods.registry import register
@@ -29,6 +31,8 @@ from minisparse.weights.soft_threshold import SoftThresholdWeight
 @dataclass(frozen=True)
 class STR(Learned):
     """Soft threshold reparametrisation."""
+
+    demo: ClassVar[Mapping[str, Any]] = {"initial": -1.5}
 
     initial: float = setting(-5.0, "s at the start of training")
     decay: float = setting(0.1, "weight decay of s, which makes the network sparse")

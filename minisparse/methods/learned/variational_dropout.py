@@ -24,7 +24,9 @@ in the training pass. No weight decay on theta. The authors use Adam; descent wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,6 +57,8 @@ def warm_up(progress: float, begin: float, end: float) -> float:
 @dataclass(frozen=True)
 class VariationalDropout(Learned):
     """Sparsification by variational dropout."""
+
+    demo: ClassVar[Mapping[str, Any]] = {"begin": 0.0, "end": 0.3, "initial": -3.0}
 
     strength: float = setting(1.0, "c, the weight of the divergence; 1 is the variational bound")
     begin: float = setting(0.025, "share of the run before the divergence counts")

@@ -23,10 +23,10 @@ it is scored on; `search` takes others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -199,6 +199,7 @@ class AMC(Method):
     """Learn by trial how much of each layer to keep, then keep it."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden units"})
+    demo: ClassVar[Mapping[str, Any]] = {"episodes": 12, "warmup": 4, "validation": 12, "samples": 12}
 
     sparsity: float = setting(0.5, "share of the MACs (or weights, see resource) that leaves, at least")
     schedule: Schedule = setting(OneShot(0.5), "when to search and prune; one level")

@@ -21,7 +21,9 @@ Entries absent from a network that is already sparse stay absent: their rows of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from minisparse.curvature import tree as trees
 from minisparse.errors import MethodError
@@ -59,6 +61,8 @@ def move_to(network: Network, theta: Array) -> None:
 @dataclass(frozen=True)
 class Subspace(Method):
     """Random subspace training."""
+
+    demo: ClassVar[Mapping[str, Any]] = {"dimension": 16}
 
     dimension: int = setting(200, "d, the number of coordinates that are trained")
     projection: str = setting("sparse", "P: dense, orthonormal, sparse, fastfood or axes")
