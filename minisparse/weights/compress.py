@@ -3,7 +3,7 @@
 Every format that can store a layer's mask is timed on the layer's own input, the masked dense matrix among
 them, so no layer becomes slower than it was. A format replaces the dense matrix only if it is clearly
 faster; of several that are equally fast the first of FORMATS is taken. What was chosen is remembered per
-machine, by the layer's shape, batch and sparsity.
+machine, by the layer's shape, batch, sparsity and shares of units and inputs in use.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def _pass(layer: LinearLayer, weight: Weight, x: Array) -> Callable[[], object]:
 def _facts(layer: LinearLayer, x: Array, choices: dict[str, Choice]) -> dict[str, Any]:
     """All that decides how long a layer takes, but the exact places of its entries."""
     weight = layer.weight
+    mask = weight.mask
     return {
         "layer": type(layer).__name__,
         "geometry": weight.geometry,
@@ -141,5 +142,7 @@ def _facts(layer: LinearLayer, x: Array, choices: dict[str, Choice]) -> dict[str
         "strides": x.strides,
         "dtype": str(np.result_type(weight.dense(), x)),
         "sparsity": round(1 - weight.kept / weight.size, 2),
+        "units": round(float(mask.any(axis=1).mean()), 2),
+        "inputs": round(float(mask.any(axis=0).mean()), 2),
         "choices": list(choices),
     }

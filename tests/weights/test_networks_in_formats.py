@@ -19,7 +19,7 @@ from minisparse.nn.weight import MaskedWeight
 from minisparse.nn.window import Window
 from minisparse.weights import compress as compression
 from minisparse.weights import timings
-from minisparse.weights.compress import candidates, compress
+from minisparse.weights.compress import _facts, candidates, compress
 from minisparse.weights.formats import FORMATS, accepts, convert
 from minisparse.weights.stored import StoredWeight
 from tests.structures import groups
@@ -315,3 +315,14 @@ def test_with_the_compiler_off_the_results_are_the_same(tmp_path):
     assert results[0].keys() == results[1].keys() and len(results[0]) > 100
     for key, value in results[0].items():  # integers: every order of summation gives the same
         np.testing.assert_array_equal(value, results[1][key], err_msg=key)
+
+
+def test_what_is_remembered_of_one_structure_is_not_taken_for_another():
+    spread_out, few_rows = np.zeros((8, 8), dtype=bool), np.zeros((8, 8), dtype=bool)
+    spread_out[np.arange(8), np.arange(8)] = True
+    few_rows[0] = True
+    facts = []
+    for mask in (spread_out, few_rows):
+        layer = Linear(MaskedWeight(np.ones((8, 8)), None, mask))
+        facts.append(_facts(layer, np.zeros((2, 8)), candidates(layer.weight)))
+    assert facts[0]["sparsity"] == facts[1]["sparsity"] and facts[0]["units"] != facts[1]["units"]
