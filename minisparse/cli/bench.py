@@ -21,6 +21,8 @@ BENCHES = {
     "train": "minisparse.experiments.bench_train",
     "kernels": "minisparse.experiments.bench_kernels",
     "curvature": "minisparse.experiments.bench_curvature",
+    "dynamic": "minisparse.experiments.dynamic_scale",
+    "srigl": "minisparse.experiments.srigl_speed",
 }
 
 

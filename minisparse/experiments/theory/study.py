@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,28 @@ def silent(done: float, label: str) -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """rows: one dict per line of the table, all with the same keys; words: sentences."""
+    """rows: one dict per line of the table, all with the same keys; words: sentences.
+
+    files: what else belongs to it, by the ending of its name, such as an animation.
+    """
 
     rows: list[dict[str, Any]]
     words: list[str]
     figure: Figure
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def write(study: Study, name: str, seeds: Sequence[int], out: Path | str) -> tuple[Path, Path]:
-    """Write the figure and the numbers to <out>/studies/<name>.png and .json; their paths."""
+    """Write the figure and the numbers to <out>/studies/<name>.png and .json; their paths.
+
+    Other files are written beside them, as <name>.<ending>.
+    """
     folder = Path(out) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     picture, numbers = folder / f"{name}.png", folder / f"{name}.json"
     picture.write_bytes(png(study.figure))
+    for ending, content in study.files.items():
+        (folder / f"{name}.{ending}").write_bytes(content)
     facts = {
         "study": name,
         "seeds": list(seeds),

@@ -1,0 +1,1 @@
+"""Pictures of dynamic sparse training, each with its table."""
