@@ -68,6 +68,12 @@ class CheckpointError(MinisparseError):
     exit_status = 3
 
 
+class ResumeMismatchError(UsageError):
+    """A run is to go on from a checkpoint of another run: a setting, the network or the data differ."""
+
+    code = "MS502"
+
+
 class NonFiniteError(MinisparseError):
     """A loss, gradient, weight or score is NaN or infinite."""
 

@@ -27,11 +27,12 @@ from minisparse.cli.preflight import preflight
 from minisparse.errors import UsageError
 from minisparse.experiments.grid import load
 from minisparse.experiments.plan import DEFAULT_PLAN, plan
-from minisparse.experiments.runner import Outcome
+from minisparse.experiments.runner import Outcome, unfinished
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
 from minisparse.experiments.summary import Row, summarise, tasks, verdict
 from minisparse.methods.registry import find
+from minisparse.training.snapshot import discard
 
 
 class FreshStore(Store):
@@ -60,6 +61,8 @@ def run(args: Namespace) -> int:
     """Run the grid, print the table and the verdict, write the report."""
     specs = grid(args)
     preflight(specs, args.data_dir)
+    for spec in specs if args.fresh else ():
+        discard(unfinished(args.out, spec))
     with (FreshStore if args.fresh else Store)(args.out) as store:
         outcomes = make(args, specs, store)
         rows = summarise(outcomes)

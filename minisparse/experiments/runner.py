@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from minisparse.data.dataset import Dataset
 from minisparse.data.registry import load
+from minisparse.errors import UsageError
 from minisparse.experiments.environment import environment
 from minisparse.experiments.inspect import (
     LayerRow,
@@ -31,6 +32,7 @@ from minisparse.methods.base import Method
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
 from minisparse.sparsity.measure import compression
+from minisparse.training.keeper import Keeping
 from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
 
@@ -38,6 +40,7 @@ from minisparse.training.state import TrainState
 # other programs want the cores.
 ONE_THREAD = 1 << 23
 FINISHED = ("done", "collapsed", "diverged")
+UNFINISHED = "unfinished"
 
 
 @dataclass
@@ -104,15 +107,23 @@ def execute(
     spec: RunSpec,
     data_dir: str | Path | None = None,
     progress: Callable[[TrainState], None] = lambda state: None,
+    keeping: Keeping | None = None,
 ) -> Outcome:
     """Train one spec and measure what came out. Any error of the data, method or network is raised.
 
+    keeping: where the training is saved, so that it goes on from there; see `training.keeper`.
+
     The data set is drawn with seed 0: seeds of a spec vary the start and the order of batches, never
-    the problem.
+    the problem. UsageError for a spec that starts from weights of a file: see `carry_out`.
     """
+    if spec.weights:
+        raise UsageError(
+            f"run starts from weights {spec.weights}: got a spec alone, expected their file too. "
+            "Run: minisparse run --weights FILE"
+        )
     data = dataset(spec.data, None if data_dir is None else str(data_dir))
     network = build(spec.model, data, spec.seed, spec.init).astype(np.dtype(spec.dtype))
-    return carry_out(spec, network, spec.build(), data, progress)
+    return carry_out(spec, network, spec.build(), data, progress, keeping)
 
 
 def carry_out(
@@ -121,12 +132,13 @@ def carry_out(
     method: Method,
     data: Dataset,
     progress: Callable[[TrainState], None] = lambda state: None,
+    keeping: Keeping | None = None,
 ) -> Outcome:
     """`execute` from this network on and with this method; all else is as the spec says.
 
     For runs part of which is known already; network and method must lead to what the spec promises.
     """
-    run = trained(spec, network, method, data, spec.seed, progress)
+    run = trained(spec, network, method, data, spec.seed, progress, keeping)
     with _quiet(network, spec.batch):
         return _measured(spec, run, data)
 
@@ -138,8 +150,12 @@ def trained(
     data: Dataset,
     seed: int,
     progress: Callable[[TrainState], None] = lambda state: None,
+    keeping: Keeping | None = None,
 ) -> Run:
     """`training.train` with the settings of a spec and as many threads as are worth it."""
+    kept: dict[str, Any] = {}
+    if keeping is not None:
+        kept = {"checkpoint": keeping.folder, "every": keeping.every, "resume": keeping.resume}
     with _quiet(network, spec.batch):
         return train(
             network,
@@ -152,6 +168,7 @@ def trained(
             seed=seed,
             storage=spec.storage,
             progress=progress,
+            **kept,
         )
 
 
@@ -162,6 +179,11 @@ def _quiet(network: Network, batch: int) -> Iterator[None]:
     # the loop looks at every loss, gradient and weight itself and stops where one is not finite
     with limit, np.errstate(over="ignore", invalid="ignore"):
         yield
+
+
+def unfinished(folder: str | Path, spec: RunSpec) -> Path:
+    """Where in a folder of results a run is saved until it is done."""
+    return Path(folder) / UNFINISHED / spec.key
 
 
 @lru_cache(maxsize=2)

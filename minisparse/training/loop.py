@@ -22,13 +22,15 @@ def fit(
     method: Method,
     batches: Batches,
     after_step: Callback = lambda state: None,
+    resumed: bool = False,
 ) -> None:
     """Train for method.length(horizon) steps, or until the batches end.
 
-    after_step is called when a step and its pruning are complete. Raises NonFiniteError at the step
+    after_step is called when a step and its pruning are complete. resumed: the state is one that a run was
+    in after any number of steps, and has been set up. Raises NonFiniteError at the step
     where the loss, a gradient or a weight stops being finite.
     """
-    if state.step == 0:
+    if state.step == 0 and not resumed:
         method.setup(state)
         after_step(state)
     last = method.length(state.horizon)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from itertools import count, islice
 
 import numpy as np
@@ -19,7 +20,11 @@ from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD, Optimizer
 from minisparse.nn.param import Array
 from minisparse.training.collapse import collapse
+from minisparse.training.files import Folder
+from minisparse.training.interrupt import Interrupts
+from minisparse.training.keeper import Keeper, Keeping, identity
 from minisparse.training.loop import fit
+from minisparse.training.snapshot import Snapshot
 from minisparse.training.state import TrainState
 from minisparse.training.storage import adopt, adopt_first, check_storage
 
@@ -106,6 +111,9 @@ def train(
     strict: bool = False,
     storage: str | None = None,
     progress: Callable[[TrainState], None] = lambda state: None,
+    checkpoint: Folder | None = None,
+    every: int | None = None,
+    resume: bool = True,
 ) -> Run:
     """Train a copy of `network` with `method`; neither argument is changed.
 
@@ -116,45 +124,101 @@ def train(
     storage names a format (of `weights.formats`, or "masked") in which layers with absent weights are kept
     and trained from the step on that prunes them; None leaves every weight as it comes. MethodError before
     the first step for a method that cannot train so, SparseFormatError for masks the format cannot store.
+
+    checkpoint names a folder in which the run is saved every so many steps (None: at ends of epochs, some
+    seconds apart), and from which it goes on if it is there already and `resume`, bit for bit as if it had
+    never stopped. Ctrl-C and SIGTERM then save the run and raise KeyboardInterrupt after the step; a second
+    one, at once. ResumeMismatchError if another run is there, CheckpointError if it is damaged or the disk
+    refuses. The folder stays when the run is done: `snapshot.discard` removes it.
     """
     _check(network, data, epochs, batch)
     method.check(network)
     per_epoch = steps_per_epoch(data.n_train, batch)
     check_storage(storage, method, epochs * per_epoch)
-    work = network.copy()
-    data = data.astype(work.dtype)
+    data = data.astype(network.dtype)
     name = loss or ("mse" if data.classes is None else "cross-entropy")
+    optimizer, rate = optimizer or SGD(), rate or Cosine()
     sample = probe(data, PROBE_PER_CLASS, seed)
-    state = TrainState(
-        work, optimizer or SGD(), LOSSES[name](), rate or Cosine(), seed, epochs * per_epoch,
-        per_epoch, data.train_x, data.train_y, sample.x, sample.y,
-    )  # fmt: skip
-    run = Run(work, method, seed)
-    losses: list[float] = []
+    with ExitStack() as stack:
+        keeper, there = None, None
+        if checkpoint is not None:
+            facts = {"epochs": epochs, "batch": batch, "loss": name, "seed": seed, "storage": storage}
+            which = identity(network, data, method, optimizer, rate, **facts)
+            interrupts = stack.enter_context(Interrupts())
+            keeper = Keeper(Keeping(checkpoint, every, resume), which, interrupts)
+            there = keeper.found()
+        state = TrainState(
+            network.copy() if there is None else there.network, optimizer, LOSSES[name](), rate, seed,
+            epochs * per_epoch, per_epoch, data.train_x, data.train_y, sample.x, sample.y,
+        )  # fmt: skip
+        course = Course(state, method, data, storage, progress, keeper)
+        if there is not None:
+            there.network.init = network.init
+            there.restore(state)
+            course.restore(there)
+        return course.follow(batch, strict, resumed=there is not None)
 
-    def record(state: TrainState) -> None:
-        if storage is not None:
-            adopt(state, storage) if state.step else adopt_first(state, storage, method)
+
+@dataclass
+class Course:
+    """The steps of one run and what is written down of them."""
+
+    state: TrainState
+    method: Method
+    data: Dataset
+    storage: str | None
+    progress: Callable[[TrainState], None]
+    keeper: Keeper | None
+    run: Run = field(init=False)
+    losses: list[float] = field(default_factory=list)
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.run = Run(self.state.network, self.method, self.state.seed)
+
+    def restore(self, there: Snapshot) -> None:
+        """What was written down before the run was interrupted."""
+        rows = zip(*(there.columns[f.name].tolist() for f in fields(Record)), strict=True)
+        self.run.history = [Record(int(step), *rest) for step, *rest in rows]
+        self.losses = there.columns["losses"].tolist()
+        self.run.seconds = there.seconds
+
+    def columns(self) -> dict[str, Array]:
+        """The same as arrays: history, field by field, and losses of the unfinished epoch."""
+        rows = self.run.history
+        parts = {f.name: np.array([getattr(row, f.name) for row in rows], float) for f in fields(Record)}
+        return parts | {"losses": np.array(self.losses, float)}
+
+    def follow(self, batch: int, strict: bool, resumed: bool) -> Run:
+        """All steps that are left, and the end."""
+        run, state = self.run, self.state
+        self.start = time.perf_counter() - run.seconds
+        try:
+            fit(state, self.method, _stream(self.data, batch, state), self.record, resumed)
+        except NonFiniteError as error:
+            if strict:
+                raise
+            run.status, run.note = "diverged", str(error)
+        run.seconds, run.steps = time.perf_counter() - self.start, state.step
+        if run.status == "done":
+            _judge(run, state, strict)
+        state.network.release()
+        return run
+
+    def record(self, state: TrainState) -> None:
+        """After each step: formats, loss, history, and a snapshot if it is time."""
+        if self.storage is not None:
+            adopt(state, self.storage) if state.step else adopt_first(state, self.storage, self.method)
         if state.step:
-            losses.append(state.value)
-        if state.step % per_epoch == 0 or state.step == method.length(state.horizon):
-            mean = _epoch_loss(losses)
-            test_loss, accuracy = evaluate(work, state.loss, data.test_x, data.test_y)
-            run.history.append(Record(state.step, mean, accuracy, test_loss, run.sparsity, state.lr))
-        progress(state)
-
-    start = time.perf_counter()
-    try:
-        fit(state, method, _stream(data, batch, state), record)
-    except NonFiniteError as error:
-        if strict:
-            raise
-        run.status, run.note = "diverged", str(error)
-    run.seconds, run.steps = time.perf_counter() - start, state.step
-    if run.status == "done":
-        _judge(run, state, strict)
-    work.release()
-    return run
+            self.losses.append(state.value)
+        if state.step % state.steps_per_epoch == 0 or state.step == self.method.length(state.horizon):
+            mean, data = _epoch_loss(self.losses), self.data
+            test_loss, accuracy = evaluate(state.network, state.loss, data.test_x, data.test_y)
+            row = Record(state.step, mean, accuracy, test_loss, self.run.sparsity, state.lr)
+            self.run.history.append(row)
+        self.progress(state)
+        if self.keeper is not None:
+            self.keeper.after_step(state, self.columns, time.perf_counter() - self.start)
 
 
 def _judge(run: Run, state: TrainState, strict: bool) -> None:
