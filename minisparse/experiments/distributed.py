@@ -1,15 +1,20 @@
 """A grid on several processes, here or on a cluster: dask.distributed runs the cells, we keep the results.
 
-Needs the extra `cluster`. Each worker is one process with one cell at a time. A worker that dies (killed, out
-of memory, a fault in native code) costs its cell, which is given to another worker once more and recorded as
-failed if that one dies too; all others go on. Only this process writes to the store. Results do not depend on
-the number of workers: a run is a function of its spec.
+Needs the extra `cluster`. Each worker is one process and has one cell at a time: the next one is sent to it
+when it is idle, so that a worker that dies (killed, out of memory, a fault in native code) costs just the
+cell it ran. That cell is given to a worker once more, and recorded as failed if that one dies too; all
+others go on. A worker that hangs is not noticed: there is no limit on the time of a cell. Only this process
+writes to the store. Results do not depend on the number of workers: a run is a function of its spec, and of
+the number of threads of BLAS, which `threads` fixes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import signal
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -18,9 +23,10 @@ from typing import Any
 import dask
 import numba
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker, wait
+from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_limits
 
-from minisparse.errors import UsageError
+from minisparse.errors import MinisparseError, UsageError
 from minisparse.experiments.compare import Progress, silent
 from minisparse.experiments.runner import Outcome, dataset, execute, failure
 from minisparse.experiments.spec import RunSpec
@@ -29,10 +35,13 @@ from minisparse.training.state import TrainState
 
 TOPIC = "minisparse"
 SECONDS = 0.5  # between looks at what the workers say
+LOGGERS = ("distributed", "distributed.client")  # those with a level of their own
 CONNECT = "10s"
+STARTS = 3  # times the workers are started before it is given up
+RETRIES = 1  # of a cell whose worker died
+SECONDS_TO_COME = 60.0  # for a result that is made to be here
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1,  # a cell whose worker dies is tried once more
-    "distributed.scheduler.worker-saturation": 1.0,  # no cell waits at a worker, so none dies with another's
+    "distributed.scheduler.allowed-failures": 0,  # a cell whose worker died is ours again at once
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.daemon": True,
     "distributed.admin.log-format": "%(message)s",
@@ -45,13 +54,38 @@ def local(jobs: int) -> Iterator[Client]:
     threads = max(1, numba.config.NUMBA_NUM_THREADS // jobs)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
-    with dask.config.set(SETTINGS | environ), _hushed():
-        cluster = LocalCluster(
-            n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )  # fmt: skip
-        with cluster, Client(cluster) as client:
-            yield client
+    with dask.config.set(SETTINGS | environ), _hushed(), _cluster(jobs) as cluster, Client(cluster) as client:
+        yield client
+
+
+def _cluster(jobs: int, starts: int = STARTS) -> LocalCluster:
+    """The worker processes. One that dies while it starts takes the others with it, and all start again."""
+    try:
+        with _deaf():
+            return LocalCluster(
+                n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )  # fmt: skip
+    except (RuntimeError, OSError) as error:
+        if starts > 1:
+            return _cluster(jobs, starts - 1)
+        raise MinisparseError(
+            f"worker processes did not start: got '{error}' {STARTS} times, expected {jobs} of them. "
+            "Check the memory, or use fewer --jobs."
+        ) from error
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Threads that start within, and their processes, do not hear Ctrl-C: this process answers it for all."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -66,19 +100,27 @@ def remote(address: str) -> Iterator[Client]:
                 f"cluster: got {address!r}, expected the address of a dask scheduler that answers ({text})."
             ) from None
         with client:
-            yield client
+            try:
+                yield client
+            except (CommClosedError, TimeoutError):
+                raise MinisparseError(
+                    f"cluster: got no more answers from the scheduler at {address!r}, expected it to last. "
+                    "Finished runs are kept; the same command goes on from there."
+                ) from None
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Workers that die are told of by us, in one line, and not by the library in forty."""
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(loggers, before, strict=True):
+            log.setLevel(level)
 
 
 def cell(facts: dict[str, Any], data_dir: str | None, threads: int | None) -> Outcome:
@@ -96,6 +138,8 @@ def cell(facts: dict[str, Any], data_dir: str | None, threads: int | None) -> Ou
     with threadpool_limits(threads):
         try:
             return execute(spec, data_dir, watch)
+        except SystemExit as error:  # let through, it would end the worker
+            return failure(spec, RuntimeError(f"the run asked for exit status {error.code}"))
         except Exception as error:
             return failure(spec, error)
 
@@ -120,6 +164,74 @@ class Shares:
             return sum(self.known.get(key, 0.0) for key in keys)
 
 
+class Cells:
+    """The runs that are to be made, and which worker has which. Deaths are counted for each."""
+
+    def __init__(
+        self, client: Client, specs: Sequence[RunSpec], place: str | None, threads: int | None
+    ) -> None:
+        self.client, self.place, self.threads = client, place, threads
+        self.waiting = deque(specs)
+        self.under_way: dict[Future, tuple[RunSpec, str]] = {}
+        self.deaths: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.under_way)
+
+    def send(self, workers: Set[str]) -> None:
+        """A waiting cell to each of these workers that has none."""
+        for address in sorted(workers - {address for _, address in self.under_way.values()}):
+            if self.waiting:
+                spec = self.waiting.popleft()
+                name = f"{TOPIC}-{spec.key}-{self.deaths[spec.key]}-{self.client.id}"
+                future = self.client.submit(
+                    cell, spec.to_json(), self.place, self.threads, key=name, pure=False, workers=[address]
+                )
+                self.under_way[future] = (spec, address)
+
+    def ended(self) -> Iterator[Outcome]:
+        """Those that have come to an end; waits a little for the first."""
+        with suppress(TimeoutError):
+            wait(list(self.under_way), timeout=SECONDS, return_when="FIRST_COMPLETED")
+        workers = self.workers()
+        for future, (spec, address) in list(self.under_way.items()):
+            try:
+                if future.done():
+                    outcome = self._result(future, spec)
+                elif address in workers:
+                    continue
+                else:
+                    outcome = self._lost(spec)
+            except TimeoutError:  # it was done, but what it returned is slow to come, or gone with its worker
+                continue
+            del self.under_way[future]
+            future.cancel(force=True)
+            if outcome is not None:
+                yield outcome
+
+    def workers(self) -> set[str]:
+        """Addresses of those that are there now."""
+        return set(self.client.nthreads())
+
+    def _result(self, future: Future, spec: RunSpec) -> Outcome | None:
+        try:
+            return future.result(timeout=SECONDS_TO_COME)
+        except TimeoutError:
+            raise
+        except (KilledWorker, CancelledError):
+            return self._lost(spec)
+        except Exception as error:  # what came back cannot be read
+            return failure(spec, error)
+
+    def _lost(self, spec: RunSpec) -> Outcome | None:
+        """None for a cell that is tried once more."""
+        self.deaths[spec.key] += 1
+        if self.deaths[spec.key] <= RETRIES:
+            self.waiting.append(spec)
+            return None
+        return failure(spec, RuntimeError("its worker process died twice (killed, or out of memory)"))
+
+
 def compare_on(
     client: Client,
     specs: Sequence[RunSpec],
@@ -134,21 +246,16 @@ def compare_on(
         dataset(name, place)
     found = {spec.key: store.get(spec.key) for spec in specs}
     missing = {s.key: s for s in specs if not _finished(found[s.key])}
-    done = len({s.key for s in specs}) - len(missing)
-    waiting = {
-        client.submit(cell, spec.to_json(), place, threads, key=f"{key}-{TOPIC}", pure=False): spec
-        for key, spec in missing.items()
-    }
-    shares = Shares()
+    done = len(found) - len(missing)
+    cells, shares = Cells(client, list(missing.values()), place, threads), Shares()
     client.subscribe_topic(TOPIC, shares.hear)
     try:
-        while waiting:
-            ended = _ended(list(waiting))
-            first = next(iter(waiting.values()))
-            progress(done + shares.total([s.key for s in waiting.values()]), first, None)
-            for future in ended:
-                spec = waiting.pop(future)
-                outcome = _result(future, spec)
+        while cells:
+            cells.send(cells.workers())
+            at_work = [spec for spec, _ in cells.under_way.values()] or list(cells.waiting)
+            progress(done + shares.total([spec.key for spec in at_work]), at_work[0], None)
+            for outcome in cells.ended():
+                spec = outcome.spec
                 store.put(outcome)
                 outcome.network = None
                 found[spec.key] = outcome
@@ -157,25 +264,9 @@ def compare_on(
                 progress(done, spec, outcome)
     finally:
         client.unsubscribe_topic(TOPIC)
-        client.cancel(list(waiting), force=True)
+        client.cancel(list(cells.under_way), force=True)
     return [kept for spec in specs if (kept := found[spec.key]) is not None]
 
 
 def _finished(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.finished
-
-
-def _ended(futures: list[Future]) -> list[Future]:
-    """The futures that are complete; waits a little for the first."""
-    with suppress(TimeoutError):
-        wait(futures, timeout=SECONDS, return_when="FIRST_COMPLETED")
-    return [future for future in futures if future.done()]
-
-
-def _result(future: Future, spec: RunSpec) -> Outcome:
-    try:
-        return future.result()
-    except KilledWorker:
-        return failure(spec, RuntimeError("its worker process died twice (killed, or out of memory)"))
-    except Exception as error:  # lost on the way: what came back cannot be read, or nothing did
-        return failure(spec, error)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ LARGEST = 1 << 20  # bytes of a file
 PARTS = tuple(f.name for f in fields(RunSpec) if f.name not in ("method", "settings", "seed"))
 TOP = ("title", "seeds", "runs", *PARTS)
 RUNS = ("method", "settings", "seeds", *PARTS)
+SETTING = "settings."
 KINDS = {"method": str} | {
     f.name: {"str": str, "int": int}[str(f.type)] for f in fields(RunSpec) if f.name in PARTS
 }
-MOST = 100_000  # runs of a grid
+MOST = 10_000  # runs of a grid, repeated ones counted too
 
 
 @dataclass(frozen=True)
@@ -73,31 +75,40 @@ def parse(text: str, source: str = "grid", seeds: int | tuple[int, ...] | None =
         raise UsageError(f"{source} has no runs: got {_short(tables)}, expected one or more [[runs]] tables.")
     shared = {key: value for key, value in facts.items() if key in (*PARTS, "seeds")}
     found: dict[str, RunSpec] = {}
+    left = MOST
     for table in tables:
         _known(f"key of [[runs]] in {source}", table, RUNS)
-        for spec in _runs(source, shared | table | parts, seeds):
+        choices = _choices(source, shared | table | parts, seeds)
+        left -= prod(map(len, choices))
+        if left < 0:  # found out before the first is made
+            raise UsageError(f"{source} is too large: got over {MOST:,} runs, expected at most as many.")
+        for spec in _runs(choices):
             found.setdefault(spec.key, spec)
-            if len(found) > MOST:
-                raise UsageError(f"{source} is too large: got over {MOST:,} runs, expected at most as many.")
     in_turn = sorted(found.values(), key=lambda spec: spec.seed)
     return Grid(str(facts.get("title", source)), tuple(in_turn))
 
 
-def _runs(source: str, table: Mapping[str, Any], seeds: int | tuple[int, ...] | None) -> Iterator[RunSpec]:
+def _choices(
+    source: str, table: Mapping[str, Any], seeds: int | tuple[int, ...] | None
+) -> list[list[tuple[str, Any]]]:
+    """The axes of a table, each as the pairs (name, value) to choose from; settings as 'settings.<name>'."""
     if "method" not in table:
         raise UsageError(f"[[runs]] in {source} has no method: got none, expected a name or a list of names.")
     settings = table.get("settings", {})
     if not isinstance(settings, dict):
         raise UsageError(f"settings in {source}: got {_short(settings)}, expected a table.")
-    axes = {key: _axis(source, key, value) for key, value in table.items() if key in ("method", *PARTS)}
-    own = {key: _axis(source, f"settings.{key}", value) for key, value in settings.items()}
-    numbers = _seeds(source, table.get("seeds", 1) if seeds is None else seeds)
-    for choice in product(*axes.values()):
-        for values in product(*own.values()):
-            parts = dict(zip(axes, choice, strict=True))
-            chosen = tuple(zip(own, values, strict=True))
-            for seed in numbers:
-                yield RunSpec(settings=chosen, seed=seed, **parts)
+    named = {key: value for key, value in table.items() if key in ("method", *PARTS)}
+    named |= {SETTING + key: value for key, value in settings.items()}
+    axes = {key: _axis(source, key, value) for key, value in named.items()}
+    axes["seed"] = _seeds(source, table.get("seeds", 1) if seeds is None else seeds)
+    return [[(key, value) for value in values] for key, values in axes.items()]
+
+
+def _runs(choices: list[list[tuple[str, Any]]]) -> Iterator[RunSpec]:
+    """Every combination, the seeds fastest."""
+    for choice in product(*choices):
+        own = tuple((key.removeprefix(SETTING), v) for key, v in choice if key.startswith(SETTING))
+        yield RunSpec(settings=own, **{key: v for key, v in choice if not key.startswith(SETTING)})
 
 
 def _axis(source: str, key: str, value: Any) -> list[Any]:

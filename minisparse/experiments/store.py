@@ -4,12 +4,16 @@
     <folder>/networks/<key>/       a checkpoint, see `minisparse.training.checkpoint`
 
 The journal is a write-ahead log with full synchronisation: what `put` has returned from survives a
-crash. A network is written before its row, so a row never promises a network that is not there. One
-process writes; others may read at the same time.
+crash. A network is written before its row, so a row never promises a network that is not there.
+
+Any number of processes may use one folder at the same time. They write in turn: `put` holds SQLite's write
+lock while it saves the network too, and waits for another's up to SECONDS_TO_WAIT. The lock ends with its
+process, so nothing stale can be left. Of two results of one spec the later one stays.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sqlite3
@@ -21,12 +25,13 @@ from types import TracebackType
 from minisparse.errors import CheckpointError, UnknownNameError, UsageError
 from minisparse.experiments.runner import Outcome
 from minisparse.nn.network import Network
-from minisparse.training import checkpoint
+from minisparse.training import checkpoint, files
 
 FILE = "results.sqlite"
 NETWORKS = "networks"
 SCHEMA = 1
 SECONDS_TO_WAIT = 30.0
+DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
     key     TEXT PRIMARY KEY,
@@ -40,7 +45,8 @@ CREATE TABLE IF NOT EXISTS runs (
 class Store:
     """Results in a folder, which is made if it is missing. A context manager; close it when done.
 
-    CheckpointError, naming the file, when it is damaged, not a store, or of a newer version.
+    CheckpointError, naming the file, when it is damaged, not a store, or of a newer version; OSError when
+    the disk refuses or is full. What a process that was killed left half written is removed.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -48,9 +54,10 @@ class Store:
         self.path = self.folder / FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"results folder '{self.folder}' cannot be made: got {error.strerror}, expected a folder "
+                f"results folder '{self.folder}' cannot be made: got {reason}, expected a folder "
                 "that can be written. Choose another --out."
             ) from None
         with self._reported():
@@ -58,6 +65,7 @@ class Store:
         try:
             with self._reported():
                 self._open()
+            _sweep(self.folder)
         except BaseException:
             self._rows.close()
             raise
@@ -88,12 +96,12 @@ class Store:
     def put(self, outcome: Outcome) -> None:
         """Keep an outcome, and its network if it has one, in place of an earlier one of the same spec."""
         key = outcome.spec.key
-        if outcome.network is not None:
-            settings = dict(outcome.spec.settings)
-            checkpoint.save(outcome.network, self._place(key), outcome.spec.method, settings)
         text = json.dumps(outcome.to_json(), sort_keys=True, allow_nan=False)
         values = (key, outcome.status, text, _digest(text))
         with self._reported(), self._transaction():
+            if outcome.network is not None:
+                settings = dict(outcome.spec.settings)
+                checkpoint.save(outcome.network, self._place(key), outcome.spec.method, settings)
             self._rows.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", values)
 
     def all(self) -> list[Outcome]:
@@ -124,7 +132,10 @@ class Store:
 
     def network(self, key: str) -> Network:
         """The network of a run. CheckpointError if it is missing or damaged."""
-        return checkpoint.load(self._place(key))
+        try:
+            return checkpoint.load(self._place(key))
+        except CheckpointError:  # perhaps another process replaced it between its two files
+            return checkpoint.load(self._place(key))
 
     def has_network(self, key: str) -> bool:
         """Whether a network was kept for this run; it may still prove damaged."""
@@ -150,7 +161,7 @@ class Store:
             raise self._damaged(f"run '{key}' with another SHA-256 than its own")
         try:
             return Outcome.from_json(text)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(f"run '{key}' with {type(error).__name__} {error}") from None
 
     @contextmanager
@@ -169,6 +180,8 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK:
+                raise OSError(errno.EIO, f"{error}, perhaps for want of space", str(self.path)) from None
             raise CheckpointError(
                 f"results file '{self.path}' cannot be used: got '{error}', expected a file that can be "
                 "read and written. Check the disk, the permissions and whether another process has it."
@@ -177,10 +190,17 @@ class Store:
             raise self._damaged(str(error)) from None
 
     def _damaged(self, problem: str) -> CheckpointError:
+        said = " ".join(problem.split())
         return CheckpointError(
-            f"results file '{self.path}' is damaged: got {problem}, expected a whole results file. Move it "
-            "away and run again."
+            f"results file '{self.path}' is damaged: got {said}, expected a whole results file. Move it away "
+            "and run again."
         )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half written."""
+    for place in (folder, folder / "plots", *(folder / NETWORKS).glob("*")):
+        files.sweep_temporary(place)
 
 
 def _digest(text: str) -> str:

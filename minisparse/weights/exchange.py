@@ -118,7 +118,10 @@ def _unblocked(starts: Array, columns: Array, data: Array) -> tuple[Array, Array
 
 def _numbers(values: ArrayLike) -> Array:
     """Native floating-point array; SparseFormatError for Booleans, integers, objects and text."""
-    a = np.asarray(values)
+    try:
+        a = np.asarray(values)
+    except (ValueError, OverflowError) as error:  # lists within lists, of different lengths
+        raise SparseFormatError(f"sparse values: got {error}, expected one for each index.") from None
     native = a.dtype.newbyteorder("=")
     if native not in NUMBERS:
         raise SparseFormatError(f"sparse values: got {a.dtype}, expected float16, 32, 64 or complex64, 128.")

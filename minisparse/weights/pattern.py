@@ -124,9 +124,9 @@ def check(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> tupl
 
 
 def _shape(shape: tuple[int, int]) -> tuple[int, int]:
-    whole = len(shape) == 2 and all(isinstance(n, int | np.integer) and n >= 0 for n in shape)
+    whole = len(shape) == 2 and all(isinstance(n, int | np.integer) and 0 <= n < 1 << 63 for n in shape)
     if not whole or any(isinstance(n, bool) for n in shape):
-        raise _invalid("shape", repr(shape), "two integers >= 0")
+        raise _invalid("shape", repr(shape), "two integers from 0 to 2^63 - 1")
     out, columns = int(shape[0]), int(shape[1])
     if out * columns >= 1 << 63:
         raise _invalid("shape", repr(shape), "fewer than 2^63 entries")
@@ -135,7 +135,10 @@ def _shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _integers(values: ArrayLike, name: str) -> Array:
     """int64 copy or view of a one-dimensional array of integers of any width, sign and byte order."""
-    a = np.asarray(values)
+    try:
+        a = np.asarray(values)
+    except (ValueError, OverflowError) as error:  # lists within lists, of different lengths
+        raise _invalid(name, error, "one dimension of integers") from None
     if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
         raise _invalid(name, f"shape {a.shape} of {a.dtype}", "one dimension of integers")
     if a.dtype == np.uint64 and a.size and a.max() >= 1 << 63:

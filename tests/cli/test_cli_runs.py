@@ -123,7 +123,7 @@ def test_every_training_flag_reaches_the_spec() -> None:
         "batch": 2,
     }
     args = run.Namespace(lr=None, **given)
-    found = set(run.training_settings(args)) | {"method", "settings", "seed", "dtype"}
+    found = set(run.training_settings(args)) | {"method", "settings", "seed", "dtype", "weights"}
     assert found == set(RunSpec.__dataclass_fields__)
 
 
