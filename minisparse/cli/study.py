@@ -4,7 +4,7 @@ minisparse study                 what there is
 minisparse study trajectory      writes DIR/studies/trajectory.png and .json
 minisparse study intrinsic --seeds 5
 minisparse study dynamic         all of dynamic sparse training, one after the other
-minisparse study criteria        all of the criteria: learned sparsity, gates, collapse, movement
+minisparse study criteria        all of the criteria: learned sparsity, gates, collapse, movement, channels
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minisparse.cli.arguments import Parser
 from minisparse.cli.bench import cell
 from minisparse.cli.flags import choice, seeds
 from minisparse.errors import UsageError
-from minisparse.experiments.criteria import collapse, gates, learned, movement
+from minisparse.experiments.criteria import channels, collapse, gates, learned, movement
 from minisparse.experiments.dynamic import ablation, exploration, flops, flow, layers, outputs, topology
 from minisparse.experiments.theory import intrinsic, memorise, taylor, trajectory
 from minisparse.experiments.theory.study import Study, write
@@ -39,6 +39,7 @@ STUDIES = {
     "criteria-gates": gates,
     "criteria-collapse": collapse,
     "criteria-movement": movement,
+    "criteria-channels": channels,
 }
 # several under one name
 GROUPS = {

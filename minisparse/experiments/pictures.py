@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from minisparse.experiments.plots import shown_levels
+from minisparse.experiments.plots import WIDTH, shown_levels
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.summary import label_of
-from minisparse.experiments.theme import LIGHT, Theme, bare, themed
+from minisparse.experiments.theme import LIGHT, Theme, bare, in_lines, themed
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
 from minisparse.sparsity.measure import effective_masks
 
 Networks = Mapping[str, Network]
 MOST_WIRES = 3000
+TITLE = 9.0
 
 
 def pictured(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -36,12 +37,14 @@ def masks(outcomes: Sequence[Outcome], networks: Networks, *, theme: Theme = LIG
     """
     usual = shown_levels(outcomes)[:1]
     runs = [o for o in pictured(outcomes) if o.sparsity_asked in usual and o.spec.key in networks]
-    figure, axes = theme.figure(10.2, 4.3, 2, max(1, len(runs)), height_ratios=(1, 1.9))
+    figure, axes = theme.figure(WIDTH, 4.3, 2, max(1, len(runs)), height_ratios=(1, 1.9))
+    size = min(TITLE, 6 * TITLE / max(1, len(runs)))
     for column, outcome in enumerate(runs):
         network = networks[outcome.spec.key]
         name, layer = next(iter(network.prunable().items()))
         mask = layer.weight.mask
-        axes[0][column].set_title(label_of(outcome), fontsize=9)
+        title = in_lines(label_of(outcome), 0.9 * WIDTH / len(runs), size)
+        axes[0][column].set_title(title, fontsize=size)
         _pixels(axes[0][column], mask, network.input_shape, theme)
         _matrix(axes[1][column], mask, theme)
         axes[1][column].set_xlabel(f"{mask.shape[1]} inputs", fontsize=8)
@@ -90,14 +93,14 @@ def wires(outcomes: Sequence[Outcome], networks: Networks, *, theme: Theme = LIG
         return None
     columns = min(4, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure, axes = theme.figure(10.2, 0.4 + 2.6 * rows, rows, columns)
+    figure, axes = theme.figure(WIDTH, 0.4 + 2.6 * rows, rows, columns)
     for at in axes.flat:
         at.set_axis_off()
     for at, (outcome, chain) in zip(axes.flat, drawn, strict=False):
         paths = effective_masks(chain)
         _wiring(at, chain, paths, theme)
         on_path = sum(int(mask.sum()) for mask in paths)
-        at.set_title(label_of(outcome), fontsize=9.5)
+        at.set_title(in_lines(label_of(outcome), 0.9 * WIDTH / columns, TITLE), fontsize=TITLE)
         color = theme.ink if on_path else theme.alarm
         text = f"{outcome.kept} weights, {on_path} on a path"
         at.text(0.03, -0.01, text, transform=at.transAxes, fontsize=8, va="top", color=color)

@@ -25,9 +25,10 @@ from minisparse.experiments.summary import (
     summarise,
     tasks,
 )
-from minisparse.experiments.theme import LIGHT, Look, Theme, looks, themed
+from minisparse.experiments.theme import LIGHT, Look, Theme, legend_columns, looks, themed
 
 Looks = Mapping[str, Look]
+WIDTH = 10.2  # inches
 DODGE = 0.022
 CLOSE = 0.08
 
@@ -41,14 +42,17 @@ def accuracy_against_sparsity(outcomes: Sequence[Outcome], *, theme: Theme = LIG
     """
     rows = summarise(outcomes)
     groups = tasks(rows) or {"": []}
-    figure, axes = theme.figure(10.2, 4.2 * len(groups) + 0.4, len(groups), 2, width_ratios=(1.25, 1))
+    handles = _legend(rows, outcomes, theme)
+    columns = legend_columns((str(h.get_label()) for h in handles), WIDTH)
+    height = 4.2 * len(groups) + 0.4 + 0.2 * max(0, -(-len(handles) // columns) - 2)
+    figure, axes = theme.figure(WIDTH, height, len(groups), 2, width_ratios=(1.25, 1))
     styles = _styles(rows, theme)
     for (task, own), (wide, close) in zip(groups.items(), axes, strict=True):
         title = f": {task}" if len(groups) > 1 else ""
         _panels(wide, close, own, outcomes, styles, theme)
         wide.set_title(f"The whole range{title}")
         close.set_title(f"Near the dense network{title}")
-    figure.legend(handles=_legend(rows, outcomes, theme), loc="outside lower center", ncols=6)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -147,7 +151,8 @@ def density_of_layers(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> F
     names = list(dict.fromkeys(row.name for group in runs for o in group for row in o.layers))
     methods = list(dict.fromkeys(label_of(o) for group in runs for o in group))
     width, height = max(1, len(levels)), 1.5 + 0.33 * len(methods)
-    figure, axes = theme.figure(10.2, height, 1, width, sharey=True)
+    longest = max((len(label) for label in methods), default=0)
+    figure, axes = theme.figure(WIDTH + 0.075 * max(0, longest - 24), height, 1, width, sharey=True)
     for at, group, sparsity in zip(axes[0], runs, levels, strict=False):
         table = [[_density(group, method, name) for method in methods] for name in names]
         least = min((d for points in table for d in points if d > 0), default=1.0) / 2
@@ -188,7 +193,7 @@ def _layer_points(
 @themed
 def training_curves(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> Figure:
     """Accuracy and sparsity while training, one run per method at the usual sparsity."""
-    figure, axes = theme.figure(10.2, 5.2, 2, 1, sharex=True, height_ratios=(1.5, 1))
+    figure, axes = theme.figure(WIDTH, 5.2, 2, 1, sharex=True, height_ratios=(1.5, 1))
     upper, lower = axes[:, 0]
     usual = shown_levels(outcomes)[:1]
     first = min((o.spec.seed for o in outcomes), default=0)
@@ -209,8 +214,9 @@ def training_curves(outcomes: Sequence[Outcome], *, theme: Theme = LIGHT) -> Fig
     later = [100 * r["accuracy"] for o in runs for r in o.history[2:] if not isnan(r["accuracy"])]
     upper.set_ylim(max(-3.0, min(later, default=0.0) - 5), 101)
     lower.set_ylim(-3, 103)
-    handles = [_sample(styles[label], label, theme) for label in dict.fromkeys(label_of(o) for o in runs)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
+    labels = list(dict.fromkeys(label_of(o) for o in runs))
+    handles = [_sample(styles[label], label, theme) for label in labels]
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(labels, WIDTH))
     return figure
 
 

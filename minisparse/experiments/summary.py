@@ -23,6 +23,7 @@ class Row:
     """One method at one sparsity, over its seeds. Means are over the runs that have the number.
 
     accuracy, spread   mean and sample standard deviation over `measured` of the `runs` runs
+    training           what may set runs of the same method apart, as text
     statuses           how many runs ended how; notes: why those did that are not 'done'
     weakest            the layer with most units cut off, in words, in the worst run
     cause              what shared the kept weights out among layers, in words
@@ -45,7 +46,7 @@ class Row:
     bytes: dict[str, float]
     seconds: float
     forward_seconds: float
-    epochs: int
+    training: tuple[str, ...]
     statuses: dict[str, int]
     notes: tuple[str, ...] = ()
     weakest: str = ""
@@ -104,16 +105,17 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:
-    """Rows that differ in the length of training only say so, but those of the usual length."""
-    if not rows:
-        return rows
-    usual = Counter(row.epochs for row in rows).most_common(1)[0][0]
+    """Rows of one task that differ in their training only say in what, but those of the usual training."""
     same = Counter((row.task, row.label, row.sparsity_asked) for row in rows)
+    usual = {
+        task: Counter(row.training for row in own).most_common(1)[0][0] for task, own in tasks(rows).items()
+    }
     found = []
     for row in rows:
-        alike = same[row.task, row.label, row.sparsity_asked] > 1 and row.epochs != usual
-        parts = [part for part in (row.settings, f"epochs={row.epochs}") if part]
-        found.append(replace(row, settings=", ".join(parts)) if alike else row)
+        if same[row.task, row.label, row.sparsity_asked] > 1:
+            own = [part for part in row.training if part not in usual[row.task]]
+            row = replace(row, settings=", ".join(part for part in (row.settings, *own) if part))
+        found.append(row)
     return found
 
 
@@ -190,7 +192,7 @@ def _row(group: Sequence[Outcome]) -> Row:
         bytes={name: mean(o.bytes[name] for o in ended) for name in formats},
         seconds=mean(o.seconds for o in ended),
         forward_seconds=mean(o.forward_seconds for o in ended),
-        epochs=first.spec.epochs,
+        training=(f"epochs={first.spec.epochs}", first.spec.optimizer, first.spec.rate),
         statuses=dict(Counter(o.status for o in group)),
         notes=tuple(notes),
         weakest=weakest(worst),

@@ -6,10 +6,12 @@ has a marker of its own besides, so that nothing depends on colour alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from io import BytesIO
+from textwrap import wrap
 from typing import Any, TypeVar
 
 from matplotlib import rc_context
@@ -22,6 +24,9 @@ from minisparse.methods.registry import catalogue
 Drawn = TypeVar("Drawn", Figure, Figure | None)
 DPI = 150
 COLORS = 256
+POINTS = 72  # to an inch
+LETTER, BOLD = 0.58, 0.68  # mean width of a letter, as a share of the font size
+HANDLE = 7  # letters that the line of a legend takes, with the space about it
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "H")
 
 
@@ -128,6 +133,18 @@ def looks(labels: Mapping[str, str], theme: Theme) -> dict[str, Look]:
         used += not control
         found[label] = Look(color, MARKERS[at % len(MARKERS)])
     return found
+
+
+def in_lines(label: str, inches: float, size: float = 9.0) -> str:
+    """The label in lines of bold letters that fit this width, broken after commas and colons too."""
+    characters = max(8, int(inches * POINTS / (BOLD * size)))
+    return "\n".join(wrap(re.sub(r"([,:])(?=\S)", r"\1 ", label), characters, break_on_hyphens=False))
+
+
+def legend_columns(labels: Iterable[str], inches: float, most: int = 6, size: float = 9.0) -> int:
+    """How many of these labels fit side by side, at least one and at most `most`."""
+    longest = max((len(label) for label in labels), default=0)
+    return int(min(most, max(1, inches * POINTS // ((longest + HANDLE) * LETTER * size))))
 
 
 def bare(axes: Axes) -> None:

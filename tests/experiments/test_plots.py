@@ -1,7 +1,9 @@
 """Figures show what is there, in both themes, without a warning, and of nothing at all as well."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
+from itertools import combinations
 from math import nan
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from minisparse.experiments.pictures import masks, pictured, wires
@@ -21,7 +24,7 @@ from minisparse.experiments.plots import (
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.summary import summarise
-from minisparse.experiments.theme import DARK, LIGHT, Theme, looks, png
+from minisparse.experiments.theme import DARK, LIGHT, Theme, in_lines, legend_columns, looks, png
 from minisparse.nn.models import make
 from minisparse.nn.network import Network
 from minisparse.sparsity.measure import effective_masks
@@ -83,6 +86,41 @@ def test_error_bars_are_the_spread(outcomes: list[Outcome]) -> None:
     assert {round(100 * row.spread, 6) for row in rows} <= found
 
 
+def free(strength: float, sparsity: float, accuracy: float, seed: int = 0) -> Outcome:
+    """A run that found its sparsity."""
+    spec = RunSpec("l0", (("strength", repr(strength)),), seed=seed)
+    return Outcome(spec, accuracy=accuracy, sparsity=sparsity, total=100, kept=100 - round(100 * sparsity))
+
+
+def test_methods_that_find_their_sparsity_stand_where_they_found_it() -> None:
+    runs = [free(5.0, 0.97, 0.8), free(0.5, 0.4, 0.95), free(0.5, 0.5, 0.97, 1)]
+    runs += [
+        Outcome(RunSpec("magnitude", (("sparsity", repr(s)),)), accuracy=0.9, sparsity_asked=s, sparsity=s)
+        for s in (0.8, 0.9)
+    ]
+    figure = accuracy_against_sparsity(runs)
+    wide = figure.axes[0]
+    points = [np.array(line.get_xydata(), dtype=float).reshape(-1, 2) for line in wide.lines]
+    lines = {tuple(np.round(xy[:, 1], 6)): xy[:, 0] for xy in points}
+    # one line over both strengths, at the means of what was found, not moved aside
+    np.testing.assert_allclose(lines[96.0, 80.0], [0.55, 0.03], rtol=1e-12)
+    # asked for: at the density of the setting, all moved by one factor so that bars do not hide each other
+    asked = lines[90.0, 90.0]
+    np.testing.assert_allclose(asked[0] / asked[1], 2.0, rtol=1e-9)
+    np.testing.assert_allclose(asked, [0.2, 0.1], rtol=0.1)
+    # ticks are the levels that were asked for, and everything is in view
+    assert [text.get_text() for text in wide.get_xticklabels()] == ["80 %", "90 %"]
+    left, right = wide.get_xlim()
+    assert left > 0.6 and right < 0.03
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels.count("l0") == 1 and not any("strength" in label for label in labels)
+
+
+def test_where_all_sparsities_are_found_they_are_the_ticks() -> None:
+    wide = accuracy_against_sparsity([free(5.0, 0.9, 0.8), free(0.5, 0.5, 0.95)]).axes[0]
+    assert [text.get_text() for text in wide.get_xticklabels()] == ["50 %", "90 %"]
+
+
 @pytest.mark.parametrize("draw", OF_OUTCOMES)
 def test_figures_of_little(draw: Callable[..., Figure]) -> None:
     failed = Outcome(RunSpec("rigl"), "failed", "x", sparsity_asked=0.9)
@@ -130,6 +168,41 @@ def test_convolutions_have_masks_but_no_wires(outcomes: list[Outcome], networks:
     found = dict.fromkeys(networks, net)
     png(masks(outcomes, found))
     assert wires(outcomes, found) is None
+
+
+def test_long_labels_stay_inside_the_figure(outcomes: list[Outcome], networks: Networks) -> None:
+    long = (("norm", "2"), ("normalize", "true"))
+    runs = [o for o in pictured(outcomes) if o.spec.method == "magnitude"]
+    for sparsity in (0.9, 0.99):
+        (run,) = [o for o in runs if o.sparsity_asked == sparsity]
+        for at in ("0.2", "0.25", "0.3", "0.35"):
+            schedule = ("schedule", f"cubic:begin={at},end=0.8,every=10")
+            spec = RunSpec("magnitude", (("sparsity", repr(sparsity)), *long, schedule))
+            outcomes.append(replace(run, spec=spec))
+            networks[spec.key] = networks[run.spec.key]
+    for figure in (draw(outcomes) for draw in OF_OUTCOMES):
+        figure.draw_without_rendering()
+        for legend in figure.legends:
+            box, page = legend.get_window_extent(), figure.bbox
+            assert page.x0 <= box.x0 and box.x1 <= page.x1
+    for draw in OF_NETWORKS:
+        figure = draw(outcomes, networks)
+        figure.draw_without_rendering()
+        texts = [text for at in figure.axes for text in at.findobj(Text) if text.get_weight() == "bold"]
+        boxes = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
+        assert len(boxes) > 4
+        for (one, a), (other, b) in combinations(boxes.items(), 2):
+            assert not a.overlaps(b), (one, other)
+
+
+def test_labels_break_after_commas_and_columns_are_as_many_as_fit() -> None:
+    label = "magnitude (schedule=cubic:begin=0.1,end=0.8)"
+    lines = in_lines(label, 2.0)
+    assert "".join(lines.split()) == "".join(label.split()) and lines.count("\n") >= 1
+    assert in_lines("rigl", 2.0) == "rigl"
+    assert legend_columns(["rigl", "set"], 10.2) == 6
+    assert legend_columns([label], 10.2) == 2 and legend_columns(["x" * 500], 10.2) == 1
+    assert legend_columns([], 10.2) == 6
 
 
 def test_methods_look_different_and_controls_are_grey() -> None:

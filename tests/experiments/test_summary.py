@@ -10,7 +10,7 @@ from minisparse.experiments.diagnosis import explain, starved, weakest
 from minisparse.experiments.inspect import LayerRow
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.spec import RunSpec
-from minisparse.experiments.summary import findings, summarise, verdict
+from minisparse.experiments.summary import curves, findings, summarise, tasks, verdict
 
 
 def layer(name: str, kept: int, shape: tuple[int, int], dead_in: int, dead_out: int) -> LayerRow:
@@ -61,6 +61,78 @@ def test_rows_are_apart_by_everything_but_the_seed() -> None:
         ("rigl", 0.9, 2), ("rigl", 0.8, 1), ("set", 0.9, 1), ("rigl (every=20)", 0.9, 1),
     ]  # fmt: skip
     assert rows[0].keys == (found[0].spec.key, found[1].spec.key)
+
+
+def found(method: str, strength: float, sparsity: float, seed: int = 0, settings: tuple = ()) -> Outcome:
+    """A run of a method without a sparsity setting."""
+    made = outcome(method, 0.0, 0.9, seed, settings=(("strength", repr(strength)), *settings))
+    return replace(made, sparsity=sparsity, kept=round(100 * (1 - sparsity)))
+
+
+def test_a_sparsity_that_was_found_is_its_place_and_one_that_was_asked_for_is_not() -> None:
+    seeds = [found("l0", 2.0, s, seed) for seed, s in enumerate((0.7, 0.8))]
+    near_miss = outcome("magnitude", 0.9, 0.9)
+    near_miss.sparsity = 0.8997
+    free, asked, dense, open_ = summarise(
+        [*seeds, near_miss, outcome("dense", 0.0, 0.9), found("l0", 1.0, 0.0)]
+    )
+    assert free.finds and free.place == pytest.approx(0.75) and not free.reference
+    assert not asked.finds and (asked.place, asked.sparsity) == (0.9, 0.8997)
+    assert dense.reference and not dense.finds and dense.place == 0
+    # gates that all stay open have found nothing
+    assert not open_.finds and open_.place == 0
+
+
+def test_runs_at_several_strengths_are_one_line_in_the_order_of_what_they_found() -> None:
+    runs = [found("l0", s, at) for s, at in ((10.0, 0.95), (0.5, 0.3), (2.0, 0.8))]
+    runs += [found("variational-dropout", 1.5, 0.97), outcome("magnitude", 0.98, 0.9)]
+    runs += [outcome("magnitude", 0.9, 0.9), outcome("dense", 0.0, 0.98)]
+    lines = curves(summarise(runs))
+    assert {label: [row.place for row in own] for label, own in lines.items()} == {
+        "l0": [0.3, 0.8, 0.95],
+        "variational-dropout (strength=1.5)": [0.97],
+        "magnitude": [0.9, 0.98],
+    }
+
+
+def test_settings_shared_by_all_strengths_stay_in_the_label() -> None:
+    runs = [found("l0", s, at, settings=(("unit", "row"),)) for s, at in ((10.0, 0.9), (3.0, 0.5))]
+    assert list(curves(summarise(runs))) == ["l0 (unit=row)"]
+    # those in which they differ go, whatever they are, and the other method's are not asked
+    runs = [found("l0", 3.0, 0.9, settings=(("unit", "row"),)), found("l0", 3.0, 0.5)]
+    others = [found("variational-dropout", s, 0.7) for s in (0.5, 3.0)]
+    assert list(curves(summarise(runs + others))) == ["l0 (strength=3.0)", "variational-dropout"]
+
+
+def test_methods_that_are_told_their_sparsity_keep_their_settings() -> None:
+    runs = [outcome("rigl", 0.9, 0.5, settings=(("every", n),)) for n in ("20", "50")]
+    assert list(curves(summarise(runs))) == ["rigl (every=20)", "rigl (every=50)"]
+
+
+def test_rows_that_differ_only_in_length_are_told_apart_by_it() -> None:
+    def long(o: Outcome, epochs: int) -> Outcome:
+        return replace(o, spec=replace(o.spec, epochs=epochs))
+
+    usual_, other = outcome("rigl", 0.9, 0.5), outcome("set", 0.9, 0.5)
+    with_setting = outcome("snip", 0.9, 0.5, settings=(("control", "reinit"),))
+    runs = [usual_, long(usual_, 100), other, with_setting, long(with_setting, 100), long(other, 5)]
+    lengthened = long(outcome("granet", 0.9, 0.5), 100)  # alone at its length: nothing to tell it from
+    labels = [row.label for row in summarise([*runs, lengthened])]
+    assert labels == [
+        "rigl", "rigl (epochs=100)", "set", "snip (control=reinit)", "snip (control=reinit, epochs=100)",
+        "set (epochs=5)", "granet",
+    ]  # fmt: skip
+    # another sparsity, model or data set is difference enough
+    elsewhere = [long(outcome("rigl", 0.8, 0.5), 100), long(replace(usual_), 30)]
+    elsewhere.append(replace(usual_, spec=replace(usual_.spec, model="lenet-5", epochs=100)))
+    assert [row.label for row in summarise(elsewhere)] == ["rigl"] * 3
+
+
+def test_lines_are_those_of_one_task() -> None:
+    runs = [found("l0", 3.0, 0.5), found("l0", 2.0, 0.9)]
+    runs += [replace(o, spec=replace(o.spec, model="lenet-5")) for o in runs[:1]]
+    by_task = {task: list(curves(own)) for task, own in tasks(summarise(runs)).items()}
+    assert by_task == {"lenet-300-100 on digits": ["l0"], "lenet-5 on digits": ["l0 (strength=3.0)"]}
 
 
 def test_bad_runs_are_counted_and_never_averaged_away() -> None:
