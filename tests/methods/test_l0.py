@@ -10,6 +10,7 @@ from minisparse.methods.learned.l0 import HIGHEST, L0, LOWEST
 from minisparse.nn import models
 from minisparse.nn.mode import EVAL
 from minisparse.nn.weight import MaskedWeight
+from minisparse.sparsity.surgery import shrink
 from minisparse.training.run import train
 from minisparse.weights.hard_concrete import (
     HardConcreteWeight,
@@ -173,6 +174,25 @@ def test_a_convolution_loses_whole_input_channels():
     gates[1] = -40.0
     mask = weight.mask.reshape(4, 9, 4)
     assert not mask[:, :, 1].any() and mask[:, :, [0, 2, 3]].all()
+
+
+@pytest.mark.parametrize("unit", ["row", "column"])
+@pytest.mark.parametrize("make", [lambda rng: mlp((6, 10, 8, 3), rng), conv_net])
+def test_a_network_without_the_shut_units_is_the_gated_one(unit, make):
+    rng = np.random.default_rng(4)
+    method = L0(unit=unit)
+    state = problem(method, make(rng))
+    for layer in list(state.network.prunable().values())[int(unit == "column") :]:
+        gates = layer.weight.params()["log_a"].value
+        gates[...] = np.where(rng.random(gates.shape) < 0.5, -40.0, rng.normal(0, 1, gates.shape))
+        gates.reshape(-1)[0] = 2.0
+    x = rng.standard_normal((12, *state.network.input_shape))
+    gated = state.network.forward(x)
+    method.finish(state)
+    small = shrink(state.network)
+    params = [sum(p.value.size for p in net.params().values()) for net in (state.network, small)]
+    assert params[1] < 0.9 * params[0]
+    np.testing.assert_allclose(small.forward(x), gated, rtol=1e-10, atol=1e-12)
 
 
 def test_at_the_end_the_gates_are_in_the_weights():
