@@ -11,11 +11,13 @@ the number of threads of BLAS, which `threads` fixes.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -37,6 +39,7 @@ TOPIC = "minisparse"
 SECONDS = 0.5  # between looks at what the workers say
 LOGGERS = ("distributed", "distributed.client")  # those with a level of their own
 CONNECT = "10s"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 STARTS = 3  # times the workers are started before it is given up
 RETRIES = 1  # of a cell whose worker died
 SECONDS_TO_COME = 60.0  # for a result that is made to be here
@@ -52,10 +55,23 @@ SETTINGS = {
 def local(jobs: int) -> Iterator[Client]:
     """This many worker processes on this machine; they end with this process, however it ends."""
     threads = max(1, numba.config.NUMBA_NUM_THREADS // jobs)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in names}
-    with dask.config.set(SETTINGS | environ), _hushed(), _cluster(jobs) as cluster, Client(cluster) as client:
+    environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREADS}
+    own = dask.config.set(SETTINGS | environ)
+    with own, _hushed(), _own_environment(), _cluster(jobs) as cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """What is set for the workers is set in this process too, where Numba would refuse to go on with it."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _cluster(jobs: int, starts: int = STARTS) -> LocalCluster:
@@ -81,6 +97,7 @@ def _deaf() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # the first use of it would lift the block in its thread
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -15,6 +15,7 @@ NASTY = (
     b"PK\x05\x06",
     b"\x93NUMPY", b"\x80\x04", b"ustar", b"../", b"/", b"NaN", b"Infinity", b"-1", b"1e999", b"null", b"true",
     b"[", b"{", b"}", b"]", b'"', b"\\u0000", b"\\ud800", b"\r\n", b"\xc3\x28", b"\xef\xbb\xbf", b"9" * 25,
+    b"[" * 5_000, b'{"a":' * 5_000,
 )  # fmt: skip
 
 

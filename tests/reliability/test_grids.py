@@ -13,6 +13,7 @@ from distributed.comm import CommClosedError
 
 from minisparse.cli import jobs
 from minisparse.cli.main import main
+from minisparse.cli.threads import limited
 from minisparse.errors import MinisparseError, UsageError
 from minisparse.experiments import distributed
 from minisparse.experiments.compare import compare
@@ -46,7 +47,8 @@ def test_two_workers_give_what_one_process_gives(client: Client, tmp_path: Path)
     """Bit for bit, times apart, in whatever order the cells are run."""
     seen: list[float] = []
     with Store(tmp_path / "one") as one, Store(tmp_path / "two") as two:
-        alone = compare(SPECS, one)
+        with limited(1):
+            alone = compare(SPECS, one)
         shared = distributed.compare_on(
             client, SPECS[::-1], two, lambda done, *rest: seen.append(done), threads=1
         )

@@ -15,7 +15,7 @@ LONG = 'seeds = 6\nepochs = {}\nbatch = 64\nmodel = "mlp:64-6-10"\n[[runs]]\nmet
 
 
 def test_ctrl_c_ends_all_processes_and_says_what_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "long.toml").write_text(LONG.format(30))
+    (tmp_path / "long.toml").write_text(LONG.format(400))
     mark = f"interrupt-{os.getpid()}"
     argv = ["-m", "minisparse", "compare", "long.toml", "--jobs", "2", "--threads", "1", "--out", "out"]
     process = start(argv, tmp_path, mark, DASK_TEMPORARY_DIRECTORY=str(tmp_path / "dask"))
