@@ -69,7 +69,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / path).read_text(encoding="utf-8")
         fence = "~~~~~~"
         head = "---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n"
-        content = f"{head}# {path}\n\n{fence}py\n{text}{fence}\n"
+        content = f'{head}# {path}\n\n{fence} {{ .py linenums="1" }}\n{text}{fence}\n'
         page = File.generated(config, f"source/{path}.md", content=content)
         page.inclusion = InclusionLevel.NOT_IN_NAV
         files.append(page)
