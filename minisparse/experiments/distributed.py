@@ -39,7 +39,7 @@ TOPIC = "minisparse"
 SECONDS = 0.5  # between looks at what the workers say
 LOGGERS = ("distributed", "distributed.client")  # those with a level of their own
 CONNECT = "10s"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when a worker starts
 STARTS = 3  # times the workers are started before it is given up
 RETRIES = 1  # of a cell whose worker died
 SECONDS_TO_COME = 60.0  # for a result that is made to be here
@@ -56,6 +56,8 @@ def local(jobs: int) -> Iterator[Client]:
     """This many worker processes on this machine; they end with this process, however it ends."""
     threads = max(1, numba.config.NUMBA_NUM_THREADS // jobs)
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREADS}
+    # set in the worker alone: here Numba would read it at its next compilation, and refuse to go on
+    environ["distributed.nanny.environ.NUMBA_NUM_THREADS"] = threads
     own = dask.config.set(SETTINGS | environ)
     with own, _hushed(), _own_environment(), _cluster(jobs) as cluster, Client(cluster) as client:
         yield client
@@ -63,7 +65,7 @@ def local(jobs: int) -> Iterator[Client]:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """What is set for the workers is set in this process too, where Numba would refuse to go on with it."""
+    """What workers are to find when they start is set in this process too; it does not stay."""
     before = {name: os.environ.get(name) for name in THREADS}
     try:
         yield

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,12 +32,12 @@ from tests.reliability.processes import ended, kill, marked, start, until, worke
 CELLS = 24
 GRID = """
 seeds = 4
-epochs = {epochs}
+epochs = 15
 batch = 64
 model = "mlp:64-12-10"
 [[runs]]
 method = ["magnitude", "random", "rigl"]
-settings = {{ sparsity = [0.5, 0.8] }}
+settings = { sparsity = [0.5, 0.8] }
 """
 PARENT, WORKER = "parent", "worker"
 RESTARTS = 400
@@ -125,10 +126,10 @@ class Killer:
         return kind
 
 
-def run(kills: int, place: Path, seed: int = 0, epochs: int = 6) -> Storm:
+def run(kills: int, place: Path, seed: int = 0, tell: Callable[[Storm], None] = lambda storm: None) -> Storm:
     """Grids under kills until there were so many. AssertionError if anything is lost, doubled or left."""
     grid = place / "storm.toml"
-    grid.write_text(GRID.format(epochs=epochs))
+    grid.write_text(GRID)
     assert len(load(str(grid)).specs) == CELLS
     calm, storm = place / "calm", Storm()
     with Store(calm) as store:
@@ -141,6 +142,7 @@ def run(kills: int, place: Path, seed: int = 0, epochs: int = 6) -> Storm:
         assert outcome_table(folder) == table, "another table than that of the undisturbed grid"
         assert networks(folder) == files, "other networks than those of the undisturbed grid"
         assert not list(folder.rglob(f"*{TEMPORARY}")), "temporary files are left"
+        tell(storm)
     return storm
 
 
@@ -152,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        storm = run(args.kills, Path(folder), args.seed)
+        storm = run(args.kills, Path(folder), args.seed, tell=lambda s: print(s, file=sys.stderr, flush=True))
     facts = {
         "kills": dict(storm.kills),
         "grids": storm.grids,

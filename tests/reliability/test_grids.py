@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import dask
+import numba
 import pytest
 from distributed import Client
 from distributed.comm import CommClosedError
@@ -59,6 +60,15 @@ def test_two_workers_give_what_one_process_gives(client: Client, tmp_path: Path)
     assert storm.networks(tmp_path / "one") == storm.networks(tmp_path / "two")
     assert len(storm.networks(tmp_path / "one")) == 2 * len(SPECS)
     assert seen == sorted(seen) and seen[-1] == len(SPECS)
+
+
+def test_kernels_are_compiled_here_while_workers_run(client: Client) -> None:
+    """Numba reads its thread count from the environment at every compilation, and refuses another one."""
+    numba.get_num_threads()  # launches the threads
+    assert numba.njit(lambda x: x + 1)(1) == 2
+    assert client.submit(lambda: numba.config.NUMBA_NUM_THREADS, pure=False).result() == max(
+        1, numba.config.NUMBA_NUM_THREADS // 2
+    )
 
 
 def test_what_is_stored_is_not_run_again_and_a_cell_given_twice_runs_once(

@@ -37,4 +37,4 @@ def test_ctrl_c_ends_all_processes_and_says_what_is_kept(tmp_path: Path) -> None
 def test_a_grid_survives_a_storm_of_kills(tmp_path: Path) -> None:
     """The first kill is the parent's, the second a worker's. More: python -m tests.reliability.storm."""
     found = storm.run(KILLS, tmp_path)
-    assert not found.complaints and sum(found.kills.values()) == KILLS and found.grids == 1
+    assert not found.complaints and sum(found.kills.values()) == KILLS and found.grids >= 1
