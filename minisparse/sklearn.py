@@ -14,7 +14,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -32,7 +31,6 @@ except ImportError as error:
 from minisparse.data.batches import steps_per_epoch
 from minisparse.data.dataset import Dataset
 from minisparse.errors import NonFiniteError, UsageError
-from minisparse.experiments.runner import threads_for
 from minisparse.experiments.settings import build_method, fields_of, parse_optimizer, parse_rate, write
 from minisparse.methods.base import Method
 from minisparse.methods.registry import find
@@ -136,8 +134,7 @@ class SparseMLP(BaseEstimator):
         network = build(f"mlp:{sizes}:{self.activation}", data, seed, self.init)
         rate = self.learning_rate
         per_epoch = steps_per_epoch(data.n_train, self.batch_size)
-        quiet = np.errstate(over="ignore", invalid="ignore")  # training looks at all numbers itself
-        with threadpool_limits(threads_for(network, self.batch_size), user_api="blas"), quiet:
+        with np.errstate(over="ignore", invalid="ignore"):  # training looks at all numbers itself
             return train(
                 network,
                 data,

@@ -24,10 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
-import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
-from threadpoolctl import threadpool_limits
 
 from minisparse.curvature.ggn import ggn_diagonal
 from minisparse.curvature.gradient import gradient, pull_to_params
@@ -35,6 +32,7 @@ from minisparse.curvature.hessian_diagonal import exact_diagonal
 from minisparse.curvature.hvp import hvp
 from minisparse.curvature.inverse import inverse_by_blocks, inverse_by_vectors
 from minisparse.curvature.point import evaluate
+from minisparse.experiments.bench_timing import pinned
 from minisparse.methods.reconstruct.sparsegpt import by_blocks, by_columns, inverse_factor, lowest_of_block
 from minisparse.nn.loss import CrossEntropy
 from minisparse.nn.models import make
@@ -99,18 +97,6 @@ def records(
         with pinned(count), quiet():
             rows += [measure(case, count, sizes) for case in cases(sizes)]
     return rows
-
-
-@contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """So many threads in BLAS and in compiled kernels, and as many as before afterwards."""
-    before = numba.get_num_threads()
-    with threadpool_limits(threads):
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 Networks are born sparse (`training.born`, Erdos-Renyi): no dense matrix exists at any time, layers that the
 allocation leaves dense excepted. A step is forward, loss, backward and the SGD update with momentum, float32,
 on random data. An exchange is one topology change of SET in all layers, slots included. The dense step is our
-own, of the same network without zeros, in turns with the sparse one.
+own, of the same network without zeros. Both take turns of ten steps and have the threads of BLAS that a
+training would have; before each turn those of the other are left to go to sleep.
 
 The networks of targets P5 and P7 of the design and of D. C. Mocanu et al., arXiv:1707.04780, and S. Liu et
 al., arXiv:1901.09181:
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from minisparse.experiments.bench_memory import activation_bytes, connection_bytes, forget_peak, resident
-from minisparse.experiments.bench_timing import pinned
+from minisparse.experiments.bench_timing import PAUSE, pinned
 from minisparse.methods.dynamic.set import SET
 from minisparse.nn.loss import CrossEntropy
 from minisparse.nn.lr import Constant
@@ -45,6 +46,7 @@ from minisparse.nn.param import Array
 from minisparse.rng import generator
 from minisparse.training.born import make_sparse
 from minisparse.training.state import TrainState
+from minisparse.training.threads import BlasThreads
 
 log = logging.getLogger("minisparse.experiments.bench")
 
@@ -118,13 +120,12 @@ def step_row(case: StepCase, threads: int, sizes: Sizes) -> dict[str, Any]:
     state, other = state_of(network, x, target), state_of(dense, x, target)
     ours: list[float] = []
     theirs: list[float] = []
-    for k in range(sizes.rounds + 1):
-        ours.append(seconds(lambda: step(state, x, target)))
-        if k % 4 == 0 or k == 1:
-            theirs.append(seconds(lambda: step(other, x, target)))
+    for part in parts(sizes.rounds):  # in turns, so that both meet the same disturbances
+        theirs += timed_steps(other, x, target, ceil(part / 4) + 1)
+        ours += timed_steps(state, x, target, part + 1)
     exchanges = [seconds(lambda: exchange(state)) for _ in range(max(3, sizes.rounds // 4) + 1)]
-    low, middle, high = (1e3 * float(q) for q in np.quantile(ours[1:], (0.25, 0.5, 0.75)))
-    against = 1e3 * median(theirs[1:])
+    low, middle, high = (1e3 * float(q) for q in np.quantile(ours, (0.25, 0.5, 0.75)))
+    against = 1e3 * median(theirs)
     return {
         "sparse step": case.model, "sparsity": case.sparsity, "batch": BATCH, "threads": threads,
         "connections": connections(network), "median_ms": middle, "q25_ms": low, "q75_ms": high,
@@ -218,12 +219,13 @@ def epoch(network: Network, samples: int, inputs: int, what: str) -> tuple[Train
     state = state_of(network, *drawn(1, inputs, 0))
     spent = []
     steps = ceil(samples / BATCH)
-    for k in range(steps):
-        start = time.perf_counter()
-        step(state, *drawn(min(BATCH, samples - k * BATCH), inputs, k))
-        spent.append(time.perf_counter() - start)
-        if k + 1 == steps or (k + 1) % 20 == 0:
-            log.info("%s: step %d of %d, %.3g s each", what, k + 1, steps, median(spent))
+    with BlasThreads(network, BATCH):
+        for k in range(steps):
+            start = time.perf_counter()
+            step(state, *drawn(min(BATCH, samples - k * BATCH), inputs, k))
+            spent.append(time.perf_counter() - start)
+            if k + 1 == steps or (k + 1) % 20 == 0:
+                log.info("%s: step %d of %d, %.3g s each", what, k + 1, steps, median(spent))
     return state, spent
 
 
@@ -239,6 +241,21 @@ def step(state: TrainState, x: Array, target: Array) -> None:
     state.loss.value(state.network.forward(x, state.training()), target)
     state.network.backward(state.loss.grad(), need_dx=False)
     state.optimizer.step(state.network, state.lr)
+
+
+def parts(rounds: int, most: int = 10) -> list[int]:
+    """Rounds in parts of at most so many."""
+    return [len(part) for part in np.array_split(np.arange(rounds), ceil(rounds / most))]
+
+
+def timed_steps(state: TrainState, x: Array, target: Array, count: int) -> list[float]:
+    """Seconds of each of so many steps but the first, with the threads a training has.
+
+    It waits for those of what was done before to stop spinning.
+    """
+    time.sleep(PAUSE)
+    with BlasThreads(state.network, len(x)):
+        return [seconds(lambda: step(state, x, target)) for _ in range(count)][1:]
 
 
 def exchange(state: TrainState) -> None:

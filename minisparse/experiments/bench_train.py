@@ -22,17 +22,17 @@ from importlib.util import find_spec
 from statistics import quantiles
 from typing import Any
 
-import numba
 import numpy as np
-import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
-from threadpoolctl import threadpool_limits
 
 from minisparse.experiments import bench_sparse_training
+from minisparse.experiments.bench_timing import pinned
 from minisparse.nn.loss import CrossEntropy
 from minisparse.nn.mode import Mode
 from minisparse.nn.models import make
+from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD
 from minisparse.rng import generator
+from minisparse.training.threads import BlasThreads
 
 CLASSES = 10
 WARM_UP = 3
@@ -83,13 +83,9 @@ def dense_records(threads: tuple[int, ...], quick: bool = False) -> list[dict[st
 
 def measure(case: Case, threads: int, quick: bool = False) -> dict[str, Any]:
     """Model, batch, threads, timed steps, and the quartiles of our step in ms."""
-    before = numba.get_num_threads()
-    with threadpool_limits(threads):
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        try:
-            times = timed(step(case), case.count(quick))
-        finally:
-            numba.set_num_threads(before)
+    network = make(case.model, case.shape[1:], CLASSES)
+    with pinned(threads), BlasThreads(network, case.shape[0]):
+        times = timed(step(case, network), case.count(quick))
     low, median, high = quartiles(times)
     return {
         "model": case.model, "batch": case.shape[0], "threads": threads, "steps": len(times),
@@ -97,10 +93,9 @@ def measure(case: Case, threads: int, quick: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def step(case: Case) -> Callable[[], None]:
-    """A function that makes one training step of the case's model on one random batch."""
+def step(case: Case, network: Network) -> Callable[[], None]:
+    """A function that makes one training step of the network, the case's, on one random batch."""
     rng = generator(0, "bench train")
-    network = make(case.model, case.shape[1:], CLASSES)
     x = rng.standard_normal(case.shape).astype(np.float32)
     target = rng.integers(0, CLASSES, case.shape[0])
     loss, optimizer, mode = CrossEntropy(), SGD(MOMENTUM), Mode(training=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from math import isfinite
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from minisparse.data.dataset import Dataset
 from minisparse.data.registry import load
@@ -35,10 +33,8 @@ from minisparse.sparsity.measure import compression
 from minisparse.training.keeper import Keeping
 from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
+from minisparse.training.threads import BlasThreads
 
-# Products with fewer multiplications than this are no faster on several threads, and much slower when
-# other programs want the cores.
-ONE_THREAD = 1 << 23
 FINISHED = ("done", "collapsed", "diverged")
 UNFINISHED = "unfinished"
 
@@ -139,7 +135,7 @@ def carry_out(
     For runs part of which is known already; network and method must lead to what the spec promises.
     """
     run = trained(spec, network, method, data, spec.seed, progress, keeping)
-    with _quiet(network, spec.batch):
+    with BlasThreads(run.network, spec.batch), _quiet():
         return _measured(spec, run, data)
 
 
@@ -152,11 +148,11 @@ def trained(
     progress: Callable[[TrainState], None] = lambda state: None,
     keeping: Keeping | None = None,
 ) -> Run:
-    """`training.train` with the settings of a spec and as many threads as are worth it."""
+    """`training.train` with the settings of a spec."""
     kept: dict[str, Any] = {}
     if keeping is not None:
         kept = {"checkpoint": keeping.folder, "every": keeping.every, "resume": keeping.resume}
-    with _quiet(network, spec.batch):
+    with _quiet():
         return train(
             network,
             data,
@@ -172,13 +168,11 @@ def trained(
         )
 
 
-@contextmanager
-def _quiet(network: Network, batch: int) -> Iterator[None]:
-    """Threads as are worth it; overflow without warnings."""
-    limit = threadpool_limits(threads_for(network, batch), user_api="blas")
-    # the loop looks at every loss, gradient and weight itself and stops where one is not finite
-    with limit, np.errstate(over="ignore", invalid="ignore"):
-        yield
+def _quiet() -> np.errstate:
+    """Overflow without warnings: the loop looks at every loss, gradient and weight, and stops where one is
+    not finite.
+    """
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def unfinished(folder: str | Path, spec: RunSpec) -> Path:
@@ -190,13 +184,6 @@ def unfinished(folder: str | Path, spec: RunSpec) -> Path:
 def dataset(name: str, data_dir: str | None) -> Dataset:
     """The data set of this name, read once for all runs on it. Errors as of `data.load`."""
     return load(name, data_dir, seed=0)
-
-
-def threads_for(network: Network, batch: int) -> int | None:
-    """1 if no product of a step is worth a second thread, else None (as many as are allowed)."""
-    positions = network.positions()
-    products = [batch * positions[n] * layer.weight.size for n, layer in network.prunable().items()]
-    return 1 if max(products, default=0) < ONE_THREAD else None
 
 
 def failure(spec: RunSpec, error: Exception) -> Outcome:

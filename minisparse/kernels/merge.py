@@ -1,4 +1,4 @@
-"""Two ascending lists of positions side by side, in one pass over both."""
+"""Lists of positions: two ascending ones side by side, and entries taken from where they say."""
 
 import numpy as np
 
@@ -35,3 +35,27 @@ def skip(ranks, excluded):
     found = np.empty(ranks.size, dtype=np.int64)
     _skip(ranks, excluded, found)
     return found
+
+
+@kernel
+def _gather(values, order, empty, taken):
+    for i in range(order.size):
+        taken[i] = values[order[i]] if order[i] >= 0 else empty
+
+
+BITS = {4: np.int32, 8: np.int64}  # by bytes: numbers are moved as what they are made of, whatever they mean
+
+
+def gather(values, order, empty, taken):
+    """Into `taken`: values[order] where order is not -1, `empty` (0, or -1 of whole numbers) where it is.
+
+    values and taken: one-dimensional, contiguous, of one type; order (taken.size,) int64.
+    """
+    bits = BITS.get(values.itemsize)
+    if not values.size:
+        taken[...] = empty
+    elif bits is None:
+        values.take(order, mode="clip", out=taken)  # entry 0 where order is -1
+        taken[order < 0] = empty
+    else:
+        _gather(values.view(bits), order, empty, taken.view(bits))

@@ -102,6 +102,10 @@ class Conv2d(LinearLayer):
         hits = np.sign(self.weight.connect(rows.reshape(-1, rows.shape[-1])))
         return channels_first(hits.reshape(len(rows), *size, -1))
 
+    @property
+    def by_blas(self) -> bool:
+        return self.weight.convolves_by_blas
+
     def positions(self, shape: Shape) -> int:
         oh, ow = self.window.output_size((shape[1], shape[2]))
         return oh * ow

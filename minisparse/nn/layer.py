@@ -175,6 +175,11 @@ class LinearLayer(Layer):
     def as_rows(self, dy: Array) -> Array:
         """An array of the output's shape (..., n, *out) as (..., n, p, out)."""
 
+    @property
+    def by_blas(self) -> bool:
+        """Whether its products are left to BLAS, and not made by kernels of this project."""
+        return self.weight.by_blas
+
     @abstractmethod
     def positions(self, shape: Shape) -> int:
         """p, the number of times each weight is used per sample, for one sample's input shape."""

@@ -64,7 +64,8 @@ class Network(Sequence):
     def positions(self) -> dict[str, int]:
         """How many times per sample each prunable layer's weights are used (1 for Linear)."""
         probe = self.copy()
-        probe.forward(np.zeros((1, *self.input_shape), dtype=self.dtype))
+        with np.errstate(all="ignore"):  # the shapes are asked for, of a diverged network too
+            probe.forward(np.zeros((1, *self.input_shape), dtype=self.dtype))
         return {n: layer.rows.shape[1] for n, layer in probe.prunable().items()}
 
     @property

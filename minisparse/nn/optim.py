@@ -20,6 +20,7 @@ from numbers import Real
 import numpy as np
 
 from minisparse.errors import UsageError
+from minisparse.kernels.merge import gather
 from minisparse.kernels.update import adam_update, sgd_update
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array, Param
@@ -57,13 +58,9 @@ class Optimizer(ABC):
 
     def remap(self, key: str, source: Array) -> None:
         """Move the slots of parameter `key`: entry i takes what entry source[i] had, 0 if -1."""
-        absent = source < 0
         for name, slot in self.slots.get(key, {}).items():
-            if slot.size:
-                moved = slot.ravel().take(source, mode="clip")  # entry 0 where source is -1
-                moved[absent] = 0
-            else:
-                moved = np.zeros(source.size, dtype=slot.dtype)
+            moved = np.empty(source.size, dtype=slot.dtype)
+            gather(slot.reshape(-1), source, 0, moved)
             shape = slot.shape if source.size == slot.size else source.shape
             self.slots[key][name] = moved.reshape(shape)
 

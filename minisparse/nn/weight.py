@@ -16,6 +16,7 @@ forms a matrix where the weight stores none, and is the same for weights that do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -49,6 +50,12 @@ class Weight(ABC):
     """The operator interface. `geometry` is (out, channels, kh, kw); kh = kw = 1 for Linear."""
 
     geometry: tuple[int, int, int, int]
+    by_blas: ClassVar[bool] = True  # its products are left to BLAS, not made by kernels of this project
+
+    @property
+    def convolves_by_blas(self) -> bool:
+        """The same of `correlate` and its transposes."""
+        return self.by_blas
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -239,6 +246,10 @@ class MaskedWeight(Weight):
         """Zero the absent entries in place; assigned, not multiplied, because 0 * NaN is NaN."""
         if self._absent is not None:
             np.copyto(array, 0, where=self._absent)
+
+    @property
+    def convolves_by_blas(self) -> bool:
+        return not direct.available(self.param.value)
 
     def correlate(self, x: Array, window: Window, mode: Mode) -> Array:
         if direct.available(x, self.param.value):

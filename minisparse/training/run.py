@@ -27,6 +27,7 @@ from minisparse.training.loop import fit
 from minisparse.training.snapshot import Snapshot
 from minisparse.training.state import TrainState
 from minisparse.training.storage import adopt, adopt_first, check_storage
+from minisparse.training.threads import BlasThreads
 
 PROBE_PER_CLASS = 10
 PIECE = 1024  # samples evaluated at once,
@@ -170,6 +171,7 @@ class Course:
     progress: Callable[[TrainState], None]
     keeper: Keeper | None
     run: Run = field(init=False)
+    threads: BlasThreads = field(init=False)
     losses: list[float] = field(default_factory=list)
     start: float = 0.0
 
@@ -194,7 +196,8 @@ class Course:
         run, state = self.run, self.state
         self.start = time.perf_counter() - run.seconds
         try:
-            fit(state, self.method, _stream(self.data, batch, state), self.record, resumed)
+            with BlasThreads(state.network, batch) as self.threads:
+                fit(state, self.method, _stream(self.data, batch, state), self.record, resumed)
         except NonFiniteError as error:
             if strict:
                 raise
@@ -209,6 +212,7 @@ class Course:
         """After each step: formats, loss, history, and a snapshot if it is time."""
         if self.storage is not None:
             adopt(state, self.storage) if state.step else adopt_first(state, self.storage, self.method)
+        self.threads.suit(state.network)
         if state.step:
             self.losses.append(state.value)
         if state.step % state.steps_per_epoch == 0 or state.step == self.method.length(state.horizon):

@@ -17,6 +17,8 @@ from minisparse.weights.stored import StoredWeight
 class ReducedWeight(StoredWeight):
     """Structured: the rows and columns that have entries as a smaller dense matrix, and lists of both."""
 
+    by_blas = True
+
     def _arrange(self, pattern: CSRPattern) -> Array:
         out, columns = pattern.shape
         live = np.flatnonzero(np.diff(pattern.indptr))

@@ -69,6 +69,10 @@ class Reparametrised(Weight):
             held.set(matrix.copy())
         self.carrier.assign(matrix)
 
+    @property
+    def convolves_by_blas(self) -> bool:
+        return self.carrier.convolves_by_blas
+
     def apply(self, x: Array, mode: Mode) -> Array:
         self._load(mode)
         return self.carrier.apply(x, mode)

@@ -17,7 +17,7 @@ import numpy as np
 from minisparse.errors import ShapeError, SparseFormatError
 from minisparse.kernels import panels
 from minisparse.kernels.lanes import aligned
-from minisparse.kernels.merge import places
+from minisparse.kernels.merge import gather, places
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight, check_flat, spread
@@ -31,6 +31,7 @@ Geometry = tuple[int, int, int, int]
 class StoredWeight(Weight):
     """Entries at the positions of a CSRPattern, in the slots of a format."""
 
+    by_blas = False
     few: ClassVar[int] = 0  # samples up to which `_one` sample at a time is faster than a batch product
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({},)  # constructor settings worth measuring
 
@@ -250,21 +251,23 @@ def _taken(values: Array, slots: Array | None) -> Array:
 
 def _laid_out(values: Array, order: Array, empty: int = 0) -> Array:
     """values[order] where order is not -1, `empty` where it is, in the shape of order."""
-    flat = values.reshape(-1)
-    if not flat.size:
-        return on_line(np.full(order.shape, empty, dtype=values.dtype))
-    laid = flat.take(order, mode="clip")  # entry 0 where order is -1
-    laid[order < 0] = empty
-    return on_line(laid)
+    laid = _room(order.size, values.dtype)
+    gather(np.ascontiguousarray(values).reshape(-1), np.ascontiguousarray(order).reshape(-1), empty, laid)
+    return laid.reshape(order.shape)
 
 
 def on_line(a: Array) -> Array:
     """float32 arrays on a cache line, where vectors of 16 do not straddle two; all others as they are."""
     if a.dtype != np.float32:
         return a
-    copy = aligned(a.size)
+    copy = _room(a.size, a.dtype)
     copy[...] = a.reshape(-1)
     return copy.reshape(a.shape)
+
+
+def _room(size: int, dtype: np.dtype) -> Array:
+    """(size,) of any content; float32 on a cache line."""
+    return aligned(size) if dtype == np.float32 else np.empty(size, dtype=dtype)
 
 
 def _same_type(x: Array, other: Array) -> tuple[Array, Array]:

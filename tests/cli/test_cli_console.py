@@ -18,6 +18,7 @@ from minisparse.cli.console import Bar, Lines, Meter, Screen, decimal, duration,
 from minisparse.errors import MinisparseWarning
 from minisparse.experiments import bench_sparse_training, bench_train
 from minisparse.experiments.bench_train import CASES, Case, dense_records, measure, quartiles, ratio, timed
+from minisparse.nn.models import make
 
 
 @pytest.mark.parametrize(
@@ -159,9 +160,10 @@ def test_quartiles_and_ratios() -> None:
 def test_a_training_step_learns_its_batch() -> None:
     """What is timed is a whole step: weights of every layer move, and the loss on the batch falls."""
     case = Case("lenet-300-100", (20, 784), 1, {})
-    step = bench_train.step(case)
+    network = make(case.model, (784,), 10)
+    step = bench_train.step(case, network)
     cells = dict(zip(step.__code__.co_freevars, (c.cell_contents for c in step.__closure__), strict=True))
-    network, loss, x, target = (cells[name] for name in ("network", "loss", "x", "target"))
+    loss, x, target = (cells[name] for name in ("loss", "x", "target"))
     before, value = network.state(), loss.value(network.forward(x), target)
     for _ in range(10):
         step()

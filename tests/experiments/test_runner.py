@@ -9,9 +9,8 @@ import pytest
 
 from minisparse.data import load
 from minisparse.errors import MethodError, UnknownNameError
-from minisparse.experiments.runner import Outcome, dataset, execute, failure, threads_for
+from minisparse.experiments.runner import Outcome, dataset, execute, failure
 from minisparse.experiments.spec import RunSpec
-from minisparse.nn.models import build, make
 
 MODEL = {"model": "mlp:64-16-10", "epochs": 2, "batch": 128}
 
@@ -116,13 +115,6 @@ def test_errors_of_the_parts_come_through() -> None:
         execute(RunSpec("synflow", model="mlp:64-8-10:tanh", epochs=1))
     with pytest.raises(UnknownNameError):
         execute(RunSpec("dense", data="nothing"))
-
-
-def test_threads_follow_the_size_of_the_products() -> None:
-    data = load("digits")
-    assert threads_for(build("lenet-300-100", data), 64) == 1
-    assert threads_for(make("mlp:2000-2000-10", (2000,), 10), 64) is None
-    assert threads_for(make("mlp:2000-2000-10", (2000,), 10), 2) == 1
 
 
 def test_progress_is_passed_on() -> None:

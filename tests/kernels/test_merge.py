@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisparse.kernels.merge import places, skip
+from minisparse.kernels.merge import gather, places, skip
 
 positions = st.sets(st.integers(0, 60)).map(lambda s: np.array(sorted(s), dtype=np.int64))
 
@@ -25,3 +25,22 @@ def test_read_only_lists_are_read():
     old = np.arange(0, 9, 3)
     old.flags.writeable = False
     assert places(np.array([0, 1, 6]), old).tolist() == [0, -1, 2]
+
+
+@given(
+    st.lists(st.integers(-1, 6), max_size=20), st.sampled_from(["f2", "f4", ">f4", "f8", ">f8", "c16", "i8"])
+)
+def test_gather(order, dtype):
+    values = np.array([0.0, -0.0, np.nan, np.inf, -1, 5, 1e30], dtype="f8")
+    values = values.astype(dtype) if dtype not in ("i8", "f2") else np.arange(7).astype(dtype)
+    empty = -1 if dtype == "i8" else 0
+    taken = np.full(len(order), 9, dtype=dtype)
+    gather(values, np.array(order, dtype=np.int64), empty, taken)
+    wanted = np.array([values[k] if k >= 0 else empty for k in order], dtype=dtype)
+    assert taken.tobytes() == wanted.tobytes()
+
+
+def test_gather_from_nothing():
+    taken = np.full(3, 9.0)
+    gather(np.empty(0), np.full(3, -1), 0, taken)
+    assert taken.tolist() == [0, 0, 0]
