@@ -1,12 +1,16 @@
 """The one way kernels are compiled: lazily, cached on disk where that is possible, and announced.
 
 `fastmath` stays off (it would hide NaN). A kernel releases the interpreter lock. Where no cache folder
-is writable the kernel is compiled in memory, and a single note says so.
+is writable the kernel is compiled in memory, and a single note says so. Parallel kernels run one at a
+time, whatever the number of Python threads: the thread pool that Numba brings along (workqueue, used where
+there is no OpenMP) ends the process when two enter it at once. They are called from Python only.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numba
@@ -32,6 +36,18 @@ class _Announce(event.Listener):
 
 event.register("numba:compile", _Announce())
 _uncached = False
+_pool = threading.RLock()
+
+
+def _one_at_a_time(run: Callable) -> Callable:
+    """`run`, which waits while another Python thread is in a parallel kernel."""
+
+    @wraps(run)
+    def call(*args: Any) -> Any:
+        with _pool:
+            return run(*args)
+
+    return call
 
 
 def kernel(function: Callable | None = None, *, parallel: bool = False) -> Callable:
@@ -40,18 +56,20 @@ def kernel(function: Callable | None = None, *, parallel: bool = False) -> Calla
     def compile_(f: Callable) -> Callable:
         global _uncached
         try:
-            return numba.njit(cache=True, nogil=True, parallel=parallel)(f)
+            compiled = numba.njit(cache=True, nogil=True, parallel=parallel)(f)
         except RuntimeError:
             if not _uncached:
                 _uncached = True
                 log.warning("no writable cache folder: kernels are compiled anew in each process")
-            return numba.njit(nogil=True, parallel=parallel)(f)
+            compiled = numba.njit(nogil=True, parallel=parallel)(f)
+        return _one_at_a_time(compiled) if parallel and COMPILED else compiled
 
     return compile_ if function is None else compile_(function)
 
 
-# Below this many multiply-adds a second thread costs more than it saves: it competes with those of BLAS.
-SMALL = 1 << 25
+# Below this many multiply-adds a second thread costs more than it saves. It counts on BLAS having one thread
+# while kernels do most of the work (`training.threads`); threads of BLAS that spin would hold its processor.
+SMALL = 1 << 22
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def max_pool(x, window, out, where):
     for s in range(n):
         for i in range(oh):
             for j in range(ow):
-                for k in range(c):
-                    where[s, i, j, k] = -1
+                first = True
+                best, place = out[s, i, j], where[s, i, j]
                 for a in range(kh):
                     y = i * sh - ph + a * dh
                     if y < 0 or y >= h:
@@ -73,13 +73,18 @@ def max_pool(x, window, out, where):
                         z = j * sw - pw + b * dw
                         if z < 0 or z >= w:
                             continue
-                        for k in range(c):
-                            v = x[s, y, z, k]
-                            best = out[s, i, j, k]
-                            seen = where[s, i, j, k] >= 0
-                            if not seen or v.real > best.real or (v != v and best == best):
-                                out[s, i, j, k] = v
-                                where[s, i, j, k] = y * w + z
+                        value, at = x[s, y, z], y * w + z
+                        if first:
+                            first = False
+                            for k in range(c):
+                                best[k] = value[k]
+                                place[k] = at
+                        else:  # chosen without a branch: which one is larger cannot be foreseen
+                            for k in range(c):
+                                v, u = value[k], best[k]
+                                larger = (v.real > u.real) | ((v != v) & (u == u))
+                                best[k] = v if larger else u
+                                place[k] = at if larger else place[k]
 
 
 @kernel
