@@ -37,10 +37,11 @@ from minisparse.nn.param import Array
 from minisparse.rng import generator
 from minisparse.sparsity.count import kept_count
 from minisparse.training.run import evaluate, train
+from minisparse.training.threads import BlasThreads
 
 HELD = 0.25
 TUNING_RATE = 0.02
-SHOWN = 20  # random walks whose mean is reported
+SHOWN = 10  # random walks whose mean is reported
 AGENT = Settings(warmup=AMC().warmup, decay=AMC().decay)
 
 
@@ -90,16 +91,17 @@ def _policies(data: Dataset, seed: int, setup: Setup) -> list[Policy]:
     choices = choices_of(network, "channels", "macs", batches, generator(seed, "channel positions"))
     walk = walk_of(choices, setup.floor, kept_count(choices.bill.whole, setup.sparsity))
     score = Score(choices, LOSSES["cross-entropy"](), x, target)
-    learnt = search(walk, score, setup.episodes, AGENT, generator(seed, "amc"))
-    chance = random_search(walk, score, setup.episodes, generator(seed, "random policy"))
-    trial = _Trial(choices, fit, seed, setup.tuning, score)
-    some = [trial("random", kept) for kept in chance.kept[:SHOWN]]
-    return [
-        trial("uniform", uniform(walk.bill, walk.least, walk.budget)),
-        _mean(some),
-        trial("best of random", chance.best),
-        trial("amc", learnt.best),
-    ]
+    with BlasThreads(network, len(x)):
+        learnt = search(walk, score, setup.episodes, AGENT, generator(seed, "amc"))
+        chance = random_search(walk, score, setup.episodes, generator(seed, "random policy"))
+        trial = _Trial(choices, fit, seed, setup.tuning, score)
+        some = [trial("random", kept) for kept in chance.kept[:SHOWN]]
+        return [
+            trial("uniform", uniform(walk.bill, walk.least, walk.budget)),
+            _mean(some),
+            trial("best of random", chance.best),
+            trial("amc", learnt.best),
+        ]
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from minisparse.sparsity.allocation import Uniform
 from minisparse.sparsity.schedule import OneShot
 from minisparse.training.run import evaluate, train
 from minisparse.training.state import TrainState
+from minisparse.training.threads import BlasThreads
 
 NOW, ALIKE = OneShot(0.0), Uniform()
 SAMPLES = 512
@@ -108,11 +109,12 @@ def one_shot(
     loss = LOSSES["cross-entropy"]()
     for seed in seeds:
         trained = train(build(model, data, seed), data, Dense(), epochs=epochs, seed=seed).network
-        for name, sparsity, method in plan:
-            pruned = prune_now(trained, data, method, seed)
-            _, accuracy = evaluate(pruned, loss, data.test_x, data.test_y)
-            value, _ = evaluate(pruned, loss, data.train_x, data.train_y)
-            found[name, sparsity].append((accuracy, value))
+        with BlasThreads(trained, SAMPLES):
+            for name, sparsity, method in plan:
+                pruned = prune_now(trained, data, method, seed)
+                _, accuracy = evaluate(pruned, loss, data.test_x, data.test_y)
+                value, _ = evaluate(pruned, loss, data.train_x, data.train_y)
+                found[name, sparsity].append((accuracy, value))
     return [Result(name, s, *map(tuple, zip(*runs, strict=True))) for (name, s), runs in found.items()]
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -67,16 +68,27 @@ def kernel(function: Callable | None = None, *, parallel: bool = False) -> Calla
     return compile_ if function is None else compile_(function)
 
 
-# Below this many multiply-adds a second thread costs more than it saves. It counts on BLAS having one thread
-# while kernels do most of the work (`training.threads`); threads of BLAS that spin would hold its processor.
-SMALL = 1 << 22
+# Below this many multiply-adds a second thread costs more than it saves: it competes with those of BLAS, which
+# spin for tens of milliseconds after each product; from the lower number on where BLAS has a single one.
+SMALL, SMALL_ALONE = 1 << 25, 1 << 23
+_small = ContextVar("small", default=SMALL)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For the block, in which BLAS has one thread: kernels take a second one for less work."""
+    before = _small.set(SMALL_ALONE)
+    try:
+        yield
+    finally:
+        _small.reset(before)
 
 
 @contextmanager
 def threads_for(work: int) -> Iterator[None]:
     """Run parallel kernels on one thread while the work is small: multiply-adds, or 16 per entry touched."""
     threads = numba.get_num_threads()
-    if work >= SMALL or threads == 1:
+    if work >= _small.get() or threads == 1:
         yield
         return
     numba.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -116,7 +117,7 @@ def train(
     every: int | None = None,
     resume: bool = True,
 ) -> Run:
-    """Train a copy of `network` with `method`; neither argument is changed.
+    """Train a copy of `network` with `method`; no argument is changed, and an optimizer starts anew.
 
     epochs is the length of one training; a method that rewinds runs longer (`Method.length`). The loss
     defaults to cross-entropy for classes and MSE for targets. A run that diverges or collapses is
@@ -138,7 +139,7 @@ def train(
     check_storage(storage, method, epochs * per_epoch)
     data = data.astype(network.dtype)
     name = loss or ("mse" if data.classes is None else "cross-entropy")
-    optimizer, rate = optimizer or SGD(), rate or Cosine()
+    optimizer, rate = _anew(optimizer or SGD()), rate or Cosine()
     sample = probe(data, PROBE_PER_CLASS, seed)
     with ExitStack() as stack:
         keeper, there = None, None
@@ -212,7 +213,7 @@ class Course:
         """After each step: formats, loss, history, and a snapshot if it is time."""
         if self.storage is not None:
             adopt(state, self.storage) if state.step else adopt_first(state, self.storage, self.method)
-        self.threads.suit(state.network)
+            self.threads.suit(state.network)
         if state.step:
             self.losses.append(state.value)
         if state.step % state.steps_per_epoch == 0 or state.step == self.method.length(state.horizon):
@@ -232,6 +233,13 @@ def _judge(run: Run, state: TrainState, strict: bool) -> None:
         if strict:
             raise LayerCollapseError(f"{note}. Use --allocation erk or a lower --sparsity.")
         run.status, run.note = "collapsed", note
+
+
+def _anew(optimizer: Optimizer) -> Optimizer:
+    """A copy that remembers nothing: what a run does is decided by its settings, not by earlier runs."""
+    fresh = copy.deepcopy(optimizer)
+    fresh.reset()
+    return fresh
 
 
 def _check(network: Network, data: Dataset, epochs: int, batch: int) -> None:

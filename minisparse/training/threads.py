@@ -1,7 +1,8 @@
 """How many threads BLAS is given in a training: several where most of the work is its own, else one.
 
 Threads of BLAS that have nothing to do spin for tens of milliseconds after each product, on the processors
-that the kernels of this project want next; and a second thread pays only for a large product. With P the
+that the kernels of this project want next; and a second thread pays only for a large product. Where BLAS
+has one, kernels take their own second thread for less work (`kernels.jit.alone`). With P the
 multiply-adds of a step in a layer, absent weights included, BLAS is left its threads if both
 
     max over layers multiplied by BLAS of P >= LARGE                                     (1)
@@ -13,10 +14,12 @@ moves during training: a run that goes on from a snapshot must have the bits of 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 
 from threadpoolctl import threadpool_limits
 
+from minisparse.kernels.jit import alone
 from minisparse.nn.network import Network
 
 LARGE = 1 << 23  # multiply-adds of a product worth a second thread
@@ -38,7 +41,7 @@ class BlasThreads:
     def __init__(self, network: Network, batch: int) -> None:
         self.batch = batch
         self._formats: list[bool] | None = None
-        self._limit: threadpool_limits | None = None
+        self._limit = ExitStack()
         self.suit(network)
 
     def suit(self, network: Network) -> None:
@@ -46,14 +49,10 @@ class BlasThreads:
         formats = [layer.by_blas for layer in network.prunable().values()]
         if formats != self._formats:
             self._formats = formats
-            self._lift()
+            self._limit.close()
             if (threads := blas_threads(network, self.batch)) is not None:
-                self._limit = threadpool_limits(threads, user_api="blas")
-
-    def _lift(self) -> None:
-        if self._limit is not None:
-            self._limit.restore_original_limits()
-            self._limit = None
+                self._limit.enter_context(threadpool_limits(threads, user_api="blas"))
+                self._limit.enter_context(alone())
 
     def __enter__(self) -> BlasThreads:
         return self
@@ -61,4 +60,4 @@ class BlasThreads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lift()
+        self._limit.close()
