@@ -27,4 +27,4 @@ print(policy_table(found))
 Path("amc_policy.png").write_bytes(png(policy_shares(found)))
 
 print("\nchannels of least magnitude, nothing refitted")
-print(policy_table(compare_policies(data, range(3), replace(setup, refit=False))))
+print(policy_table(compare_policies(data, range(2), replace(setup, refit=False))))

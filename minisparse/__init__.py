@@ -4,10 +4,16 @@ The names below are loaded on first use, so that ``import minisparse`` and ``min
 neither SciPy nor Numba.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Idle threads of OpenBLAS spin for 2^28 cycles by default, a tenth of a second in which they keep the kernels
+# from a processor; this makes it half a millisecond. It is read when NumPy is loaded, so it helps those who
+# import this package first.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 _PACKAGES = (
     "curvature",

@@ -39,7 +39,7 @@ import numpy as np
 from minisparse.experiments.bench_cases import CASES, Case, Problem, Shape, columns, problem, target_of
 from minisparse.experiments.bench_others import COLUMNS, Found, others
 from minisparse.experiments.bench_report import Tables, write
-from minisparse.experiments.bench_timing import PAUSE, QUICK_ROUNDS, ROUNDS, Work, pinned, quartiles, timed
+from minisparse.experiments.bench_timing import QUICK_ROUNDS, ROUNDS, Work, pinned, quartiles, timed
 from minisparse.nn.mode import EVAL
 from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
@@ -86,7 +86,7 @@ def measured(
             works, sizes, nnz = prepared(case, shape, sparsity)
             for count in threads:
                 with pinned(count):
-                    times = timed(works, QUICK_ROUNDS if quick else ROUNDS, PAUSE if count > 1 else 0.0)
+                    times = timed(works, QUICK_ROUNDS if quick else ROUNDS)
                 setting, more = (
                     Setting(case, shape, sparsity, count),
                     (found or {}).get((shape, sparsity, count)),

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from minisparse.experiments.bench_memory import activation_bytes, connection_bytes, forget_peak, resident
-from minisparse.experiments.bench_timing import PAUSE, pinned
+from minisparse.experiments.bench_timing import pinned
 from minisparse.methods.dynamic.set import SET
 from minisparse.nn.loss import CrossEntropy
 from minisparse.nn.lr import Constant
@@ -43,10 +43,10 @@ from minisparse.nn.models import make
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD
 from minisparse.nn.param import Array
+from minisparse.nn.threads import Threads, settle
 from minisparse.rng import generator
 from minisparse.training.born import make_sparse
 from minisparse.training.state import TrainState
-from minisparse.training.threads import BlasThreads
 
 log = logging.getLogger("minisparse.experiments.bench")
 
@@ -219,7 +219,7 @@ def epoch(network: Network, samples: int, inputs: int, what: str) -> tuple[Train
     state = state_of(network, *drawn(1, inputs, 0))
     spent = []
     steps = ceil(samples / BATCH)
-    with BlasThreads(network, BATCH):
+    with Threads(network, BATCH):
         for k in range(steps):
             start = time.perf_counter()
             step(state, *drawn(min(BATCH, samples - k * BATCH), inputs, k))
@@ -253,8 +253,8 @@ def timed_steps(state: TrainState, x: Array, target: Array, count: int) -> list[
 
     It waits for those of what was done before to stop spinning.
     """
-    time.sleep(PAUSE)
-    with BlasThreads(state.network, len(x)):
+    settle()
+    with Threads(state.network, len(x)):
         return [seconds(lambda: step(state, x, target)) for _ in range(count)][1:]
 
 

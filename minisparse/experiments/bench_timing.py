@@ -11,13 +11,14 @@ import numba
 import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to be limited
 from threadpoolctl import threadpool_limits
 
+from minisparse.nn.threads import settle
+
 Work = Callable[[], object]
 
 ROUNDS = 5  # blocks of calls of one library; the libraries take turns, so that a disturbance meets all
 QUICK_ROUNDS = 2
 BUDGET = 0.03  # seconds of a block
 MOST = 200  # calls of a block
-PAUSE = 0.04  # seconds after which idle threads of BLAS (2^26 cycles by default) and OpenMP no longer spin
 
 
 @contextmanager
@@ -32,11 +33,10 @@ def pinned(threads: int) -> Iterator[None]:
             numba.set_num_threads(before)
 
 
-def timed(works: Mapping[str, Work], rounds: int = ROUNDS, pause: float = 0.0) -> dict[str, list[float]]:
+def timed(works: Mapping[str, Work], rounds: int = ROUNDS) -> dict[str, list[float]]:
     """Seconds of single calls of each work, the first of a block not counted unless one fills the block.
 
-    One library works at a time. pause: seconds before each block; with several threads it takes PAUSE, for
-    those of the library before that still spin hold a processor.
+    One library works at a time, and a block begins when threads of the one before have stopped to spin.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     counts = {}
@@ -45,7 +45,7 @@ def timed(works: Mapping[str, Work], rounds: int = ROUNDS, pause: float = 0.0) -
         counts[name] = int(min(max(BUDGET / seconds(work), 1), MOST))
     for _ in range(rounds):
         for name, work in works.items():
-            time.sleep(pause)
+            settle()
             if counts[name] > 1:
                 work()
             times[name] += [seconds(work) for _ in range(counts[name])]

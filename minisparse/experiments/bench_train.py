@@ -31,8 +31,8 @@ from minisparse.nn.mode import Mode
 from minisparse.nn.models import make
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD
+from minisparse.nn.threads import Threads
 from minisparse.rng import generator
-from minisparse.training.threads import BlasThreads
 
 CLASSES = 10
 WARM_UP = 3
@@ -84,7 +84,7 @@ def dense_records(threads: tuple[int, ...], quick: bool = False) -> list[dict[st
 def measure(case: Case, threads: int, quick: bool = False) -> dict[str, Any]:
     """Model, batch, threads, timed steps, and the quartiles of our step in ms."""
     network = make(case.model, case.shape[1:], CLASSES)
-    with pinned(threads), BlasThreads(network, case.shape[0]):
+    with pinned(threads), Threads(network, case.shape[0]):
         times = timed(step(case, network), case.count(quick))
     low, median, high = quartiles(times)
     return {

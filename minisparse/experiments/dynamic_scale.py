@@ -51,9 +51,9 @@ from minisparse.methods.dynamic.rules import drop_smallest
 from minisparse.methods.dynamic.set import SET
 from minisparse.nn.largest import largest
 from minisparse.nn.network import Network
+from minisparse.nn.threads import Threads
 from minisparse.training.born import make_sparse
 from minisparse.training.state import TrainState
-from minisparse.training.threads import BlasThreads
 from minisparse.weights.formats import MASKED, convert
 
 log = logging.getLogger("minisparse.experiments.bench")
@@ -129,7 +129,7 @@ def worked(
     state = state_of(network, x, target)
     state.step = 1
     moved = []
-    with BlasThreads(network, BATCH):
+    with Threads(network, BATCH):
         spent = [seconds(lambda: step(state, x, target)) for _ in range(rounds + 1)]
         for _ in range(max(2, rounds // 8) + 1):
             moved.append(seconds(lambda: method.exchange_all(state)))
@@ -146,7 +146,7 @@ def large_row(sizes: Sizes, threads: int) -> dict[str, Any]:
     forget_peak()
     x, target = drawn(BATCH, sizes.inputs, 0)
     state = state_of(network, x, target)
-    with BlasThreads(network, BATCH):
+    with Threads(network, BATCH):
         spent = [seconds(lambda: step(state, x, target)) for _ in range(4)][1:]
     set_s = seconds(lambda: METHODS["set"].exchange_all(state))
     step(state, x, target)
@@ -189,7 +189,7 @@ def epoch_rows(sizes: Sizes, threads: int) -> Iterator[dict[str, Any]]:
         network, _ = large(sizes, factor)
         x, target = drawn(BATCH, sizes.inputs, 0)
         state = state_of(network, x, target)
-        with BlasThreads(network, BATCH):
+        with Threads(network, BATCH):
             spent = [seconds(lambda: step(state, x, target)) for _ in range(ceil(sizes.part / BATCH) + 1)]  # noqa: B023
         moved = seconds(lambda: METHODS["set"].exchange_all(state))  # noqa: B023
         step(state, x, target)

@@ -34,10 +34,10 @@ from minisparse.nn.lr import Cosine
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
+from minisparse.nn.threads import Threads
 from minisparse.rng import generator
 from minisparse.sparsity.count import kept_count
 from minisparse.training.run import evaluate, train
-from minisparse.training.threads import BlasThreads
 
 HELD = 0.25
 TUNING_RATE = 0.02
@@ -91,7 +91,7 @@ def _policies(data: Dataset, seed: int, setup: Setup) -> list[Policy]:
     choices = choices_of(network, "channels", "macs", batches, generator(seed, "channel positions"))
     walk = walk_of(choices, setup.floor, kept_count(choices.bill.whole, setup.sparsity))
     score = Score(choices, LOSSES["cross-entropy"](), x, target)
-    with BlasThreads(network, len(x)):
+    with Threads(network, len(x)):
         learnt = search(walk, score, setup.episodes, AGENT, generator(seed, "amc"))
         chance = random_search(walk, score, setup.episodes, generator(seed, "random policy"))
         trial = _Trial(choices, fit, seed, setup.tuning, score)

@@ -17,7 +17,6 @@ of two square matrices, and a loop of independent fused multiply-adds on registe
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ import numpy as np
 from numba import prange, types
 from numba.extending import intrinsic
 
-from minisparse.experiments.bench_timing import PAUSE, pinned, seconds
+from minisparse.experiments.bench_timing import pinned, seconds
 from minisparse.kernels.jit import COMPILED, kernel
 from minisparse.kernels.lanes import FLOAT, I64, LANES, WIDE, Lanes, aligned
 from minisparse.nn.param import Array
+from minisparse.nn.threads import settle
 from minisparse.rng import generator
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -88,10 +88,10 @@ def peak(threads: int, quick: bool = False) -> dict[str, float]:
     sums, steps = np.empty(threads, dtype=np.float32), CALLS // (10 if quick else 1)
     with pinned(threads):
         multiply_all(sums, np.float32(0.5), 1)
-        time.sleep(PAUSE)
+        settle()
         fma = min(seconds(lambda: multiply_all(sums, np.float32(0.5), steps)) for _ in range(TURNS))
         a @ b
-        time.sleep(PAUSE)
+        settle()
         sgemm = min(seconds(lambda: a @ b) for _ in range(2 * TURNS))
     done = 2.0 * LANES * CHAINS * steps * threads
     return {"sgemm": 2 * SIDE**3 / sgemm / 1e9, "fma": done / fma / 1e9}

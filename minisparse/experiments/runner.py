@@ -29,11 +29,11 @@ from minisparse.experiments.spec import RunSpec
 from minisparse.methods.base import Method
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
+from minisparse.nn.threads import Threads
 from minisparse.sparsity.measure import compression
 from minisparse.training.keeper import Keeping
 from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
-from minisparse.training.threads import BlasThreads
 
 FINISHED = ("done", "collapsed", "diverged")
 UNFINISHED = "unfinished"
@@ -135,7 +135,7 @@ def carry_out(
     For runs part of which is known already; network and method must lead to what the spec promises.
     """
     run = trained(spec, network, method, data, spec.seed, progress, keeping)
-    with BlasThreads(run.network, spec.batch), _quiet():
+    with Threads(run.network, spec.batch), _quiet():
         return _measured(spec, run, data)
 
 
@@ -175,9 +175,12 @@ def _quiet() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def unfinished(folder: str | Path, spec: RunSpec) -> Path:
-    """Where in a folder of results a run is saved until it is done."""
-    return Path(folder) / UNFINISHED / spec.key
+def unfinished(folder: str | Path, spec: RunSpec, part: str = "") -> Path:
+    """Where in a folder of results a run is saved until it is done.
+
+    part: names another way to make the same run, whose snapshots are of no use to the usual one.
+    """
+    return Path(folder) / UNFINISHED / (f"{spec.key}-{part}" if part else spec.key)
 
 
 @lru_cache(maxsize=2)

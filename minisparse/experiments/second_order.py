@@ -35,11 +35,11 @@ from minisparse.nn.lr import Constant
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD
+from minisparse.nn.threads import Threads
 from minisparse.sparsity.allocation import Uniform
 from minisparse.sparsity.schedule import OneShot
 from minisparse.training.run import evaluate, train
 from minisparse.training.state import TrainState
-from minisparse.training.threads import BlasThreads
 
 NOW, ALIKE = OneShot(0.0), Uniform()
 SAMPLES = 512
@@ -109,7 +109,7 @@ def one_shot(
     loss = LOSSES["cross-entropy"]()
     for seed in seeds:
         trained = train(build(model, data, seed), data, Dense(), epochs=epochs, seed=seed).network
-        with BlasThreads(trained, SAMPLES):
+        with Threads(trained, SAMPLES):
             for name, sparsity, method in plan:
                 pruned = prune_now(trained, data, method, seed)
                 _, accuracy = evaluate(pruned, loss, data.test_x, data.test_y)

@@ -68,8 +68,8 @@ def kernel(function: Callable | None = None, *, parallel: bool = False) -> Calla
     return compile_ if function is None else compile_(function)
 
 
-# Below this many multiply-adds a second thread costs more than it saves: it competes with those of BLAS, which
-# spin for tens of milliseconds after each product; from the lower number on where BLAS has a single one.
+# Below this many multiply-adds a second thread costs more than it saves: it competes with those of BLAS that
+# spin for a while after each product; from the lower number on where BLAS has a single one.
 SMALL, SMALL_ALONE = 1 << 25, 1 << 23
 _small = ContextVar("small", default=SMALL)
 

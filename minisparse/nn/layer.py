@@ -73,6 +73,10 @@ class Layer(ABC):
     def output_shape(self, shape: Shape) -> Shape:
         """Shape of one sample's output from one sample's input; ShapeError if it does not fit."""
 
+    def shapes(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        """Each innermost layer with the shape of a sample it is given, from that given to this one."""
+        yield self, shape
+
     def reach(self, signal: Array) -> Array:
         """Which outputs depend on inputs: non-negative signal (1, *in), 0 = constant -> (1, *out)."""
         return self.forward(signal)

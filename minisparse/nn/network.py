@@ -14,6 +14,7 @@ from minisparse.nn.layer import Layer, LinearLayer, Shape
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.residual import Sequence
+from minisparse.nn.threads import Threads
 
 
 class Network(Sequence):
@@ -63,10 +64,14 @@ class Network(Sequence):
 
     def positions(self) -> dict[str, int]:
         """How many times per sample each prunable layer's weights are used (1 for Linear)."""
-        probe = self.copy()
-        with np.errstate(all="ignore"):  # the shapes are asked for, of a diverged network too
-            probe.forward(np.zeros((1, *self.input_shape), dtype=self.dtype))
-        return {n: layer.rows.shape[1] for n, layer in probe.prunable().items()}
+        given = {id(layer): shape for layer, shape in self.shapes(self.input_shape)}
+        return {n: layer.positions(given[id(layer)]) for n, layer in self.prunable().items()}
+
+    def work(self, batch: int) -> list[tuple[bool, int]]:
+        """Of each prunable layer: by BLAS or not, and multiply-adds of a batch, absent weights' included."""
+        positions = self.positions()
+        layers = self.prunable().items()
+        return [(layer.by_blas, batch * positions[n] * layer.weight.size) for n, layer in layers]
 
     @property
     def dtype(self) -> np.dtype:
@@ -82,7 +87,10 @@ class Network(Sequence):
         """Outputs (n, o) in evaluation mode, computed in pieces of `batch` samples."""
         if len(x) == 0:
             return np.zeros((0, self.outputs), dtype=self.dtype)
-        parts = [self.forward(x[i : i + batch], EVAL) for i in range(0, len(x), batch)]
+        if len(x) == 1:  # dividing the threads takes longer than most networks take for a sample
+            return self.forward(x, EVAL)
+        with Threads(self, min(batch, len(x))):
+            parts = [self.forward(x[i : i + batch], EVAL) for i in range(0, len(x), batch)]
         return np.concatenate(parts)
 
     def copy(self) -> Network:

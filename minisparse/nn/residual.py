@@ -79,6 +79,11 @@ class Sequence(Layer):
             units, shape = layer.route(units, shape, flow), layer.output_shape(shape)
         return units
 
+    def shapes(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        for layer in self.layers.values():
+            yield from layer.shapes(shape)
+            shape = layer.output_shape(shape)
+
     def reach(self, signal: Array) -> Array:
         for layer in self.layers.values():
             signal = layer.reach(signal)
@@ -130,6 +135,10 @@ class Residual(Layer):
 
     def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
         return flow.join(self.branch.route(units, shape, flow), self.shortcut.route(units, shape, flow))
+
+    def shapes(self, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+        yield from self.branch.shapes(shape)
+        yield from self.shortcut.shapes(shape)
 
     def reach(self, signal: Array) -> Array:
         return self.branch.reach(signal) + self.shortcut.reach(signal)

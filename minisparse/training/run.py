@@ -13,13 +13,14 @@ import numpy as np
 
 from minisparse.data.batches import batches, probe, steps_per_epoch
 from minisparse.data.dataset import Dataset
-from minisparse.errors import LayerCollapseError, NonFiniteError, ShapeError, UsageError
+from minisparse.errors import LayerCollapseError, NonFiniteError, ShapeError, UsageError, check_name
 from minisparse.methods.base import Method
 from minisparse.nn.loss import LOSSES, Loss
 from minisparse.nn.lr import Cosine, Rate
 from minisparse.nn.network import Network
 from minisparse.nn.optim import SGD, Optimizer
 from minisparse.nn.param import Array
+from minisparse.nn.threads import Threads
 from minisparse.training.collapse import collapse
 from minisparse.training.files import Folder
 from minisparse.training.interrupt import Interrupts
@@ -28,7 +29,6 @@ from minisparse.training.loop import fit
 from minisparse.training.snapshot import Snapshot
 from minisparse.training.state import TrainState
 from minisparse.training.storage import adopt, adopt_first, check_storage
-from minisparse.training.threads import BlasThreads
 
 PROBE_PER_CLASS = 10
 PIECE = 1024  # samples evaluated at once,
@@ -133,13 +133,16 @@ def train(
     one, at once. ResumeMismatchError if another run is there, CheckpointError if it is damaged or the disk
     refuses. The folder stays when the run is done: `snapshot.discard` removes it.
     """
+    optimizer = SGD() if optimizer is None else optimizer
+    rate = Cosine() if rate is None else rate
+    _check_kinds(network=network, data=data, method=method, optimizer=optimizer, rate=rate)
     _check(network, data, epochs, batch)
     method.check(network)
     per_epoch = steps_per_epoch(data.n_train, batch)
     check_storage(storage, method, epochs * per_epoch)
     data = data.astype(network.dtype)
-    name = loss or ("mse" if data.classes is None else "cross-entropy")
-    optimizer, rate = _anew(optimizer or SGD()), rate or Cosine()
+    usual = "mse" if data.classes is None else "cross-entropy"
+    name, optimizer = check_name("loss", usual if loss is None else loss, LOSSES), _anew(optimizer)
     sample = probe(data, PROBE_PER_CLASS, seed)
     with ExitStack() as stack:
         keeper, there = None, None
@@ -172,7 +175,7 @@ class Course:
     progress: Callable[[TrainState], None]
     keeper: Keeper | None
     run: Run = field(init=False)
-    threads: BlasThreads = field(init=False)
+    threads: Threads = field(init=False)
     losses: list[float] = field(default_factory=list)
     start: float = 0.0
 
@@ -197,7 +200,7 @@ class Course:
         run, state = self.run, self.state
         self.start = time.perf_counter() - run.seconds
         try:
-            with BlasThreads(state.network, batch) as self.threads:
+            with Threads(state.network, batch) as self.threads:
                 fit(state, self.method, _stream(self.data, batch, state), self.record, resumed)
         except NonFiniteError as error:
             if strict:
@@ -240,6 +243,24 @@ def _anew(optimizer: Optimizer) -> Optimizer:
     fresh = copy.deepcopy(optimizer)
     fresh.reset()
     return fresh
+
+
+# What an argument of `train` must be, and what says so.
+KINDS: dict[str, tuple[type, str]] = {
+    "network": (Network, "a Network such as models.build(name, data)"),
+    "data": (Dataset, "a Dataset such as data.load('digits')"),
+    "method": (Method, "a Method such as RigL(sparsity=0.9)"),
+    "optimizer": (Optimizer, "an Optimizer such as SGD(0.9)"),
+    "rate": (Rate, "a Rate such as Cosine(0.1)"),
+}
+
+
+def _check_kinds(**given: object) -> None:
+    for name, value in given.items():
+        kind, words = KINDS[name]
+        if not isinstance(value, kind):
+            got = repr(value) if isinstance(value, str | float | int | None) else type(value).__name__
+            raise UsageError(f"{name}: got {got}, expected {words}.")
 
 
 def _check(network: Network, data: Dataset, epochs: int, batch: int) -> None:

@@ -2,17 +2,28 @@
 
 Every format that can store a layer's mask is timed on the layer's own input, the masked dense matrix among
 them, so no layer becomes slower than it was. A format replaces the dense matrix only if it is clearly
-faster; of several that are equally fast the first of FORMATS is taken. What was chosen is remembered per
-machine, by the layer's shape, batch, sparsity and shares of units and inputs in use.
+faster; of several that are equally fast the first of FORMATS is taken. Products of BLAS and of kernels are
+timed apart, as their threads disturb each other.
+
+On several threads the fastest layers need not make the fastest network, because only one of the two has
+the threads (`nn.threads`). So three networks are timed as a whole, that of the fastest layers, one whose
+layers are all stored for kernels, and the masked one, and the first than which none is clearly faster is
+taken.
+
+What was chosen is remembered per machine, by the layers' shapes, batch, sparsity and shares of units and
+inputs in use.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from statistics import median
 from typing import Any
 
+import numba
 import numpy as np
 
 from minisparse.errors import UsageError
@@ -20,16 +31,19 @@ from minisparse.nn.layer import LinearLayer
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.network import Network
 from minisparse.nn.param import Array
+from minisparse.nn.threads import kernels_alone, settle
 from minisparse.nn.weight import Weight
 from minisparse.rng import generator
 from minisparse.weights import timings
 from minisparse.weights.formats import FORMATS, MASKED, convert
 
-ROUNDS = 9  # of every candidate, in turns, so that a disturbance meets all of them
+TURNS = 3  # of BLAS and kernels, so that a disturbance meets both
+ROUNDS = 3  # of every candidate in a turn, one after the other
 HOPELESS = 3.0  # times the best: not worth another round
 CLEARLY = 0.97  # a time is clearly shorter than another if it is less than this share of it
 
 Choice = tuple[str, dict[str, Any]]
+PLANS = FASTEST, KERNELS, AS_IT_IS = ("fastest", "kernels", "masked")
 
 
 def compress(network: Network, batch: int = 256, cache: bool = True) -> Network:
@@ -41,12 +55,18 @@ def compress(network: Network, batch: int = 256, cache: bool = True) -> Network:
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise UsageError(f"compress batch: got {batch!r}, expected an integer >= 1.")
     small = network.copy()
-    noise = generator(0, "compress").standard_normal((batch, *small.input_shape))
+    noise = generator(0, "compress").standard_normal((batch, *small.input_shape)).astype(small.dtype)
+    options, keys = {}, []
     for name, layer in small.prunable().items():
         if layer.weight.kept < layer.weight.size:
-            x = _input(small, layer, noise.astype(small.dtype))
-            layer.weight = _fastest(layer, x, cache)
-            timings.log.info("%s: %s", name, type(layer.weight).__name__)
+            x = _input(small, layer, noise)
+            keys.append(timings.key(_facts(layer, x, candidates(layer.weight))) if cache else "")
+            options[name] = _options(layer, x, keys[-1])
+    _put(small, options, FASTEST)
+    if options and numba.get_num_threads() > 1:
+        _put(small, options, _plan(small, options, noise, timings.key({"layers": keys}) if cache else ""))
+    for name in options:
+        timings.log.info("%s: %s", name, type(small.prunable()[name].weight).__name__)
     small.release()
     return small
 
@@ -63,21 +83,33 @@ def candidates(weight: Weight) -> dict[str, Choice]:
     return found
 
 
-def measured(works: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each; those that are hopelessly slow are called twice only."""
-    times = {name: [_seconds(work), _seconds(work)][1:] for name, work in works.items()}
-    best = min(t[0] for t in times.values())
-    alive = [name for name, t in times.items() if t[0] <= HOPELESS * best]
-    for _ in range(rounds):
-        for name in alive:
-            times[name].append(_seconds(works[name]))
-    return {name: median(t) for name, t in times.items()}
+def measured(works: dict[str, Callable[[], object]], by_blas: Collection[str] = ()) -> dict[str, float]:
+    """Median seconds of each; those that are hopelessly slow are called twice only.
+
+    by_blas: works whose time is that of BLAS. The others are done with BLAS at rest and on one thread.
+    """
+    groups = [[n for n in works if n in by_blas], [n for n in works if n not in by_blas]]
+    limits: tuple[Callable[[], AbstractContextManager[None]], ...] = (nullcontext, kernels_alone)
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(TURNS + 1):
+        best = min(min(t, default=inf) for t in times.values())
+        for group, limit in zip(groups, limits, strict=True):
+            alive = [name for name in group if not times[name] or times[name][0] <= HOPELESS * best]
+            if alive:
+                settle()
+            with limit():
+                for _ in range(ROUNDS if turn else 2):
+                    for name in alive:
+                        times[name].append(_seconds(works[name]))
+        if turn == 0:
+            times = {name: t[1:] for name, t in times.items()}  # without the first call
+    return {name: median(times[name]) for name in works}
 
 
 def chosen(times: dict[str, float]) -> str:
     """The first that is not clearly slower than the fastest; the dense matrix unless it is clearly slower."""
     best = min(times.values())
-    if best > CLEARLY * times[MASKED]:
+    if best > CLEARLY * times.get(MASKED, inf):
         return MASKED
     return next(name for name, t in times.items() if name != MASKED and CLEARLY * t <= best)
 
@@ -104,22 +136,55 @@ def _input(network: Network, layer: LinearLayer, x: Array) -> Array:
     return seen[0]
 
 
-def _fastest(layer: LinearLayer, x: Array, cache: bool) -> Weight:
-    """The layer's weight in the format in which its forward pass on x is fastest."""
+def _options(layer: LinearLayer, x: Array, key: str) -> dict[str, Weight]:
+    """The layer's weight in each plan: in the fastest format, in the fastest for kernels, and as it is."""
     weight = layer.weight
     choices = candidates(weight)
-    key = timings.key(_facts(layer, x, choices)) if cache else ""
-    known = timings.load().get(key) if cache else None
-    if known in choices:
-        name, settings = choices[known]
-        return convert(weight, name, **settings)
-    stored = {label: convert(weight, name, **settings) for label, (name, settings) in choices.items()}
-    times = measured({label: _pass(layer, w, x) for label, w in stored.items()})
-    layer.weight = weight
-    label = chosen(times)
-    if cache:
-        timings.remember(key, label)
-    return stored[label]
+    known = timings.load().get(key) if key else None
+    if not (isinstance(known, list) and len(known) == 2 and all(label in choices for label in known)):
+        stored = {label: convert(weight, name, **settings) for label, (name, settings) in choices.items()}
+        by_blas = {label for label, w in stored.items() if _multiplied_by_blas(layer, w)}
+        times = measured({label: _pass(layer, w, x) for label, w in stored.items()}, by_blas)
+        layer.weight = weight
+        kernels = {label: t for label, t in times.items() if label not in by_blas}
+        known = [chosen(times), chosen(kernels or times)]
+        if key:
+            timings.remember(key, known)
+    made = [convert(weight, choices[label][0], **choices[label][1]) for label in known]
+    return dict(zip(PLANS, (*made, weight), strict=True))
+
+
+def _plan(network: Network, options: dict[str, dict[str, Weight]], x: Array, key: str) -> str:
+    """The plan of which the whole network is fastest."""
+    known = timings.load().get(key) if key else None
+    if known in PLANS:
+        return known
+    times: dict[str, list[float]] = {plan: [] for plan in PLANS}
+    for _ in range(TURNS):
+        for plan in PLANS:
+            _put(network, options, plan)
+            settle()
+            network.predict(x, len(x))
+            times[plan] += [_seconds(lambda: network.predict(x, len(x))) for _ in range(ROUNDS)]
+    middle = {plan: median(t) for plan, t in times.items()}
+    found = next(plan for plan in PLANS if CLEARLY * middle[plan] <= min(middle.values()))
+    if key:
+        timings.remember(key, found)
+    return found
+
+
+def _put(network: Network, options: dict[str, dict[str, Weight]], plan: str) -> None:
+    layers = network.prunable()
+    for name, weights in options.items():
+        layers[name].weight = weights[plan]
+
+
+def _multiplied_by_blas(layer: LinearLayer, weight: Weight) -> bool:
+    before, layer.weight = layer.weight, weight
+    try:
+        return layer.by_blas
+    finally:
+        layer.weight = before
 
 
 def _pass(layer: LinearLayer, weight: Weight, x: Array) -> Callable[[], object]:

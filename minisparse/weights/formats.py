@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minisparse.errors import unknown_name
+from minisparse.errors import check_name
 from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.weights.bitmask import BitmaskWeight
@@ -45,14 +45,11 @@ def convert(weight: Weight, name: str, **settings: Any) -> Weight:
     if name == MASKED:
         mask = weight.mask
         return MaskedWeight(weight.dense().copy(), weight.geometry, None if mask.all() else mask)
-    if name not in FORMATS:
-        raise unknown_name("format", name, [*FORMATS, MASKED])
+    check_name("format", name, [*FORMATS, MASKED])
     pattern, values = entries(weight)
     return FORMATS[name](pattern, values, weight.geometry, **settings)
 
 
 def accepts(name: str, mask: Array) -> bool:
     """Whether format `name` can store this mask (out, in)."""
-    if name not in FORMATS:
-        raise unknown_name("format", name, FORMATS)
-    return not FORMATS[name].objection(mask)
+    return not FORMATS[check_name("format", name, FORMATS)].objection(mask)

@@ -28,6 +28,7 @@ from minisparse.weights.pattern import CSRPattern
 from minisparse.weights.sliced import SlicedWeight
 from minisparse.weights.stored import StoredWeight
 from tests.structures import groups
+from tests.training.failing import AT_THE_END, ERRORS, a_disk_that_works, call_sites, failing
 
 TINY = ("mlp:3-2-2", (3,), 2)
 
@@ -289,35 +290,27 @@ def test_bytes_that_are_no_safetensors_are_refused_even_with_the_right_digest(tm
             load(tmp_path)
 
 
-def failing(function: object, at: int, error: OSError) -> object:
-    """`function`, but its call number `at` (from 0) raises."""
-    calls = iter(range(10**6))
-
-    def wrapped(*args: object) -> object:
-        if next(calls) == at:
-            raise error
-        return function(*args)  # type: ignore[operator]
-
-    return wrapped
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
-@pytest.mark.parametrize(("name", "calls"), [("replace", 2), ("fsync", 4), ("open", 2)])
+@pytest.mark.parametrize("number", ERRORS)
 def test_a_failing_disk_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, calls: int, error: OSError
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    """Every system call of a save with every error."""
     old, new = network(seed=0), network(seed=1)
-    for at in range(calls):
-        save(old, tmp_path)
-        with monkeypatch.context() as patch:
-            patch.setattr(files.os, name, failing(getattr(os, name), at, error))
-            with pytest.raises(OSError, match=error.strerror):
-                save(new, tmp_path)
-        # the last fsync is of the folder, after the new manifest has taken its place
-        assert same(load(tmp_path), new if (name, at) in [("fsync", 3), ("open", 1)] else old)
-        assert not list(tmp_path.glob("*" + files.TEMPORARY))
-    save(new, tmp_path)
-    assert same(load(tmp_path), new)
+    sites = []
+    for site in call_sites(monkeypatch, number):
+        folder = tmp_path / str(len(sites))
+        sites.append(site)
+        with a_disk_that_works():
+            save(old, folder)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            save(new, folder)
+        # the last sync is of the folder, after the new manifest has taken its place
+        assert same(load(folder), new if site in AT_THE_END else old), site
+        assert not list(folder.glob("*" + files.TEMPORARY)), site
+    assert len(sites) == 8 + 1 + 6
+    for k in range(len(sites)):
+        save(new, tmp_path / str(k))
+        assert same(load(tmp_path / str(k)), new)
 
 
 def test_a_full_disk_while_writing_leaves_the_old_checkpoint(

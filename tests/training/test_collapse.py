@@ -9,6 +9,7 @@ from minisparse.nn import Linear, MaskedWeight, Network
 from minisparse.nn.activation import Activation
 from minisparse.training.collapse import collapse, cut_layer, silent_layer
 from minisparse.training.run import train
+from tests.reliability.counts import examples
 
 DATA = ms.data.load("digits").subset(200, 50)
 
@@ -31,7 +32,7 @@ def depends(network, rng):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(examples(5, 5, 50)))
 def test_reported_exactly_when_outputs_do_not_depend_on_inputs(seed, activation):
     rng = np.random.default_rng(seed)
     seen = set()

@@ -29,6 +29,7 @@ from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
 from minisparse.weights.csr import CSRWeight
 from tests.contracts.test_every_method import CASES
+from tests.reliability.counts import examples
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "momentum": lambda: SGD(0.9, weight_decay=1e-2),
@@ -151,10 +152,14 @@ def check(
     assert_same_end(run, twin)
 
 
+# after which of twelve steps a run is stopped, and how often it is saved
+STOPS, EVERY = examples((3, 7), (1, 2, 3, 5, 6, 7, 10, 11), tuple(range(12))), examples(2, 1, 1)
+
+
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_every_method_goes_on_bit_for_bit(tmp_path, name, kind):
     optimizer = "adam" if NAMES.index(name) % 2 else "momentum"
-    check(tmp_path, NETWORKS[kind](), make(name), optimizer, (3, 7), 2)
+    check(tmp_path, NETWORKS[kind](), make(name), optimizer, STOPS, EVERY)
 
 
 SOME = ("acdc", "imp", "l0", "variational-dropout", "snfs", "deep-r", "dctps", "subspace", "eigendamage")

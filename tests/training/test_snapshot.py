@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from minisparse.testing.problems import mlp
 from minisparse.training import files
 from minisparse.training.shelf import Shelf
 from minisparse.training.snapshot import Snapshot, discard, latest, load, save
+from tests.training.failing import AT_THE_END, ERRORS, a_disk_that_works, call_sites, failing
 
 
 def taken(step: int = 3, seed: int = 0) -> Snapshot:
@@ -205,71 +206,7 @@ def test_a_damaged_one_names_the_older_one_which_still_loads(tmp_path: Path) -> 
     assert load(tmp_path).step == 4
 
 
-def failing(function: Callable[..., Any], at: int, number: int) -> Callable[..., Any]:
-    """`function`, but its call number `at` (from 0) raises this OSError."""
-    calls = iter(range(10**6))
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == at:
-            raise OSError(number, os.strerror(number))
-        return function(*args, **kwargs)
-
-    return wrapped
-
-
-class Stream:
-    """A file whose `write` or `flush` fails, after a part of the content was written."""
-
-    def __init__(self, real: Any, name: str, number: int) -> None:
-        self.real, self.name, self.number = real, name, number
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        self.real.close()
-
-    def __getattr__(self, name: str) -> Any:
-        def fail(*args: bytes) -> None:
-            for content in args:
-                self.real.write(content[: len(content) // 2])
-            raise OSError(self.number, os.strerror(self.number))
-
-        return fail if name == self.name else getattr(self.real, name)
-
-
-def call_sites(patch: pytest.MonkeyPatch, number: int) -> Iterator[str]:
-    """Every system call of a save, failing in turn with this error."""
-    for name, calls in {"open": 2, "fsync": 4, "replace": 2}.items():
-        for at in range(calls):
-            with patch.context() as own:
-                own.setattr(files.os, name, failing(getattr(os, name), at, number))
-                yield f"os.{name} {at}"
-    with patch.context() as own:
-        own.setattr(Path, "mkdir", failing(Path.mkdir, 0, number))
-        yield "mkdir"
-    for at in range(2):
-        with patch.context() as own:
-            own.setitem(files.__dict__, "open", failing(open, at, number))
-            yield f"open {at}"
-        for name in ("write", "flush"):
-            with patch.context() as own:
-                own.setitem(files.__dict__, "open", breaking(name, at, number))
-                yield f"{name} {at}"
-
-
-def breaking(name: str, at: int, number: int) -> Callable[..., Any]:
-    """`open`, but what it gives the call number `at` (from 0) is a Stream."""
-    calls = iter(range(10))
-
-    def wrapped(path: Path, mode: str) -> Any:
-        stream = open(path, mode)  # noqa: SIM115 - its user closes it
-        return Stream(stream, name, number) if next(calls) == at else stream
-
-    return wrapped
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR, errno.EDQUOT])
+@pytest.mark.parametrize("number", ERRORS)
 def test_a_failing_disk_leaves_the_old_one_and_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -278,17 +215,12 @@ def test_a_failing_disk_leaves_the_old_one_and_says_so_in_one_line(
     for site in call_sites(monkeypatch, number):
         folder = tmp_path / str(len(sites))
         sites.append(site)
-        with pytest.MonkeyPatch.context() as whole:  # the old one is written on a disk that works
-            whole.setattr(files.os, "open", OPEN)
-            whole.setattr(files.os, "fsync", FSYNC)
-            whole.setattr(files.os, "replace", REPLACE)
-            whole.setattr(Path, "mkdir", MKDIR)
-            whole.setitem(files.__dict__, "open", open)
+        with a_disk_that_works():
             save(old, folder)
         with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
             save(new, folder)
         # the last sync is of the folder, when the new manifest is in its place
-        done = site in ("os.open 1", "os.fsync 3")
+        done = site in AT_THE_END
         assert flat(load(folder)) == flat(new if done else old), site
         assert "\n" not in str(caught.value) and f"Step {9 if done else 4} is saved." in str(caught.value)
         assert "step-000000009.json" in str(caught.value) and "room for" in str(caught.value)
@@ -297,9 +229,6 @@ def test_a_failing_disk_leaves_the_old_one_and_says_so_in_one_line(
     for k in range(len(sites)):
         save(new, tmp_path / str(k))
         assert flat(load(tmp_path / str(k))) == flat(new)
-
-
-OPEN, FSYNC, REPLACE, MKDIR = os.open, os.fsync, os.replace, Path.mkdir
 
 
 def test_a_disk_that_fails_at_once_says_that_nothing_was_saved(
@@ -319,12 +248,12 @@ def test_a_crash_at_a_rename_leaves_the_old_one_and_is_swept_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     save(taken(4), tmp_path)
-    calls = iter(range(9))
+    calls, replace = iter(range(9)), os.replace
 
     def die(*args: Any) -> None:
         if next(calls) == at:
             raise Killed
-        REPLACE(*args)
+        replace(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", die)

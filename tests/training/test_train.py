@@ -6,7 +6,7 @@ import pytest
 import minisparse as ms
 from minisparse.errors import MinisparseError
 from minisparse.methods.dense import Dense
-from minisparse.nn.optim import SGD
+from minisparse.nn.optim import SGD, Adam
 from minisparse.training.run import train
 from tests.methods.problems import clusters, mlp
 
@@ -39,6 +39,16 @@ def test_the_network_given_is_left_as_it_was():
     for key, value in given.state().items():
         np.testing.assert_array_equal(value, before[key])
     assert all(layer.weight.kept == layer.weight.size for layer in given.prunable().values())
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": SGD(0.9)}, {"optimizer": Adam()}])
+def test_a_run_does_not_depend_on_those_before_it(settings):
+    """Neither an optimizer that is given twice nor one that is given by default remembers anything."""
+    before = [dict(getattr(o, "slots", {})) for o in settings.values()]
+    first, second = (train(network(), DATA, ms.RigL(0.5, every=2), epochs=2, **settings) for _ in range(2))
+    for key, value in first.network.state().items():
+        np.testing.assert_array_equal(value, second.network.state()[key])
+    assert [o.slots for o in settings.values()] == before and all(o.t == 0 for o in settings.values())
 
 
 def test_last_partial_batch_is_used():

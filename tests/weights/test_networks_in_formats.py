@@ -183,7 +183,7 @@ def test_compress_measures_all_that_can_store_the_mask_and_takes_the_fastest(mon
     network.layers["fc2"].weight.rewire(np.ones((10, 40), dtype=bool))
     seen = []
 
-    def fake(works, rounds=0):
+    def fake(works, by_blas):
         seen.append(set(works))
         for work in works.values():
             assert work().shape[1] == 40
@@ -197,7 +197,7 @@ def test_compress_measures_all_that_can_store_the_mask_and_takes_the_fastest(mon
         and small.layers["fc1"].weight.rows_per_lane == 3
     )
     assert isinstance(small.layers["fc2"].weight, MaskedWeight)
-    monkeypatch.setattr(compression, "measured", lambda works: {name: 1.0 for name in works})
+    monkeypatch.setattr(compression, "measured", lambda works, by_blas: {name: 1.0 for name in works})
     assert isinstance(compress(network, cache=False).layers["fc1"].weight, MaskedWeight)  # not clearly faster
 
 
@@ -205,7 +205,7 @@ def test_choices_are_remembered_and_a_damaged_file_is_not_believed(monkeypatch, 
     network = pruned("mlp:64-40-10", (64,), 0.9, dtype=np.float32)
     calls = []
 
-    def fake(works):
+    def fake(works, by_blas):
         calls.append(len(works))
         return {name: 1.0 if name.startswith("csr") else 2.0 for name in works}
 
@@ -213,7 +213,7 @@ def test_choices_are_remembered_and_a_damaged_file_is_not_believed(monkeypatch, 
     compress(network, batch=8)
     assert len(calls) == 2
     stored = json.loads((home / "formats.json").read_text())
-    assert sorted(stored.values()) == ["csr", "csr"]
+    assert sorted(stored.values()) == [["csr", "csr"]] * 2
     assert list(home.iterdir()) == [home / "formats.json"]  # no temporary file stays
     small = compress(network, batch=8)
     assert len(calls) == 2 and type(small.layers["fc1"].weight) is FORMATS["csr"]
@@ -262,8 +262,56 @@ def test_hopeless_candidates_are_not_measured_again():
 
         return run
 
-    times = compression.measured({"quick": work("quick", 10), "slow": work("slow", 200_000)}, rounds=5)
-    assert times["quick"] < times["slow"] and calls == {"quick": 7, "slow": 2}
+    times = compression.measured({"quick": work("quick", 10), "slow": work("slow", 200_000)}, {"slow"})
+    again = compression.TURNS * compression.ROUNDS
+    assert times["quick"] < times["slow"] and calls == {"quick": 2 + again, "slow": 2}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "wanted"),
+    [
+        ({"fastest": 5, "kernels": 6, "masked": 7}, "csr masked"),
+        ({"fastest": 5, "kernels": 4, "masked": 7}, "csr bitmask"),
+        ({"fastest": 5, "kernels": 4.9, "masked": 7}, "csr masked"),  # not clearly faster
+        ({"fastest": 5, "kernels": 6, "masked": 4}, "masked masked"),
+    ],
+)
+def test_on_two_threads_the_network_is_timed_as_a_whole(monkeypatch, milliseconds, wanted):
+    """The first layer is fastest as csr, the second as a matrix; for kernels alone it is a bitmask."""
+    network = pruned("mlp:64-40-10", (64,), 0.9, dtype=np.float32)
+    times = {"masked": 2.0, "csr": 1.0}, {"masked": 1.0, "bitmask": 2.0}
+    plans = []
+
+    def fake(works, by_blas):
+        assert by_blas == {"masked", "reduced"}
+        return {name: times[len(plans)].get(name, 3.0) for name in works}
+
+    def options(layer, x, key, real=compression._options):
+        plans.append(real(layer, x, key))
+        return plans[-1]
+
+    def seconds(work):
+        layers = small[0].prunable().values()
+        used = next(
+            p for p in compression.PLANS if all(a.weight is o[p] for a, o in zip(layers, plans, strict=True))
+        )
+        return 1e-3 * milliseconds[used]
+
+    def plan(network, *rest, real=compression._plan):
+        small.append(network)
+        return real(network, *rest)
+
+    small = []
+    for name, value in (("measured", fake), ("_options", options), ("_seconds", seconds), ("_plan", plan)):
+        monkeypatch.setattr(compression, name, value)
+    monkeypatch.setattr(compression, "settle", lambda: None)
+    monkeypatch.setattr(compression.numba, "get_num_threads", lambda: 2)
+    kinds = {FORMATS["csr"]: "csr", FORMATS["bitmask"]: "bitmask", MaskedWeight: "masked"}
+    for _ in range(2):  # the second time from what is remembered
+        found = compress(network, batch=8)
+        assert " ".join(kinds[type(layer.weight)] for layer in found.prunable().values()) == wanted
+        plans.clear()
+    assert len(small) == 2
 
 
 @pytest.mark.parametrize("batch", [0, -1, True, 2.5, "8", None, float("nan")])
