@@ -96,9 +96,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"Did you mean '{close[0]}'? " if close else ""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not among ``known`` things of this ``kind``."""
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name, or for what is none, that is not among ``known`` things of this ``kind``."""
     names = sorted(known)
     listed = ", ".join(names)
-    hint = suggestion(name, names)
+    hint = suggestion(name, names) if isinstance(name, str) else ""
     return UnknownNameError(f"unknown {kind} {name!r}: expected one of {listed}. {hint}".strip())
+
+
+def check_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """``name`` if it is one of ``known``; UnknownNameError for all else, text or not."""
+    if not isinstance(name, str) or name not in known:
+        raise unknown_name(kind, name, known)
+    return name

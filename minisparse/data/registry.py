@@ -8,7 +8,7 @@ from pathlib import Path
 from minisparse.data import cifar, digits, idx, synthetic
 from minisparse.data.arguments import whole_number
 from minisparse.data.dataset import Dataset
-from minisparse.errors import DataFormatError, unknown_name
+from minisparse.errors import DataFormatError, check_name
 from minisparse.rng import generator
 
 VARIABLE = "MINISPARSE_DATA"
@@ -109,11 +109,10 @@ def load(name: str, data_dir: Folder | None = None, seed: int = 0) -> Dataset:
     other. Raises UnknownNameError for the name, DataFormatError for missing or damaged files.
     """
     whole_number("seed", seed, 0)
+    check_name("data set", name, available())
     if name in GENERATED:
         return GENERATED[name].make(seed)
-    if name in FILES:
-        return FILES[name].read(find(name, data_dir))
-    raise unknown_name("data set", name, available())
+    return FILES[name].read(find(name, data_dir))
 
 
 def find(name: str, data_dir: Folder | None = None) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from minisparse.nn.param import Array
 from minisparse.nn.weight import MaskedWeight, Weight
 from minisparse.sparsity.allocation import ERK, Allocation, Global, budget
 from minisparse.sparsity.control import Control, Untouched
+from minisparse.sparsity.count import check_whole
 from minisparse.sparsity.groups import groups_of
 from minisparse.sparsity.parse import to_text
 from minisparse.sparsity.pattern import Pattern, Unstructured
@@ -33,6 +34,8 @@ from minisparse.sparsity.shape import LayerShape
 from minisparse.training.state import TrainState
 
 ORIGIN = "control: weights before pruning"
+# Settings that are values of their own; text for them is read by `sparsity.parse_...`.
+AXES = {"schedule": Schedule, "allocation": Allocation, "pattern": Pattern, "control": Control}
 
 
 def setting(default: Any, help: str) -> Any:
@@ -97,8 +100,20 @@ class Method:
     def finish(self, state: TrainState) -> None:
         """Turn what was learned into masked weights."""
 
+    def check_axes(self) -> None:
+        """Raise UsageError if a schedule, allocation, pattern or control is something else, such as text."""
+        for name in (f.name for f in fields(self) if f.name in AXES):
+            value = getattr(self, name)
+            if not isinstance(value, AXES[name]):
+                got = repr(value) if isinstance(value, str) else type(value).__name__
+                raise UsageError(
+                    f"{name} of {type(self).__name__}: got {got}, expected a value of minisparse.sparsity. "
+                    f"Text is read by parse_{name}."
+                )
+
     def check(self, network: Network) -> None:
-        """Raise MethodError before step 0 if a declared need is not met."""
+        """Raise UsageError or MethodError before step 0 for unusable settings or a need that is not met."""
+        self.check_axes()
         for need in sorted(self.needs):
             if not NEEDS[need](network):
                 raise MethodError(
@@ -139,6 +154,7 @@ class Scored(Method, ABC):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
+        self.check_axes()
         if not self.settles and self.control != Untouched():
             raise UsageError(
                 f"control of {type(self).__name__}: got {to_text(self.control)}, expected none, because "
@@ -200,8 +216,8 @@ class Reconstructed(Method, ABC):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        if isinstance(self.samples, bool) or self.samples < 1:
-            raise UsageError(f"samples: got {self.samples!r}, expected a whole number >= 1.")
+        check_whole(self.samples, "samples")
+        self.check_axes()
 
     @abstractmethod
     def solve(self, state: TrainState, sparsity: float) -> dict[str, tuple[Array, Array]]:
@@ -278,6 +294,7 @@ class DynamicSparse(Method, ABC):
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
+        self.check_axes()
 
     @abstractmethod
     def due(self, state: TrainState) -> bool:

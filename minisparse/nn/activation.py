@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erf
 
-from minisparse.errors import unknown_name
+from minisparse.errors import check_name
 from minisparse.nn.layer import Layer, Shape
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array
@@ -121,9 +121,7 @@ class Activation(Layer):
 
     def __init__(self, name: str) -> None:
         """Raises UnknownNameError for a name that is not in the table."""
-        if name not in TABLE:
-            raise unknown_name("activation", name, TABLE)
-        self.name = name
+        self.name = check_name("activation", name, TABLE)
         self.function = TABLE[name]
         self.homogeneous = self.function.homogeneous
         self.curved = self.function.curved

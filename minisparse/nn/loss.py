@@ -56,6 +56,8 @@ def _check(y: Array, target: Array, shape: tuple[int, ...]) -> None:
             f"loss: got outputs {y.shape} and targets {target.shape}, "
             f"expected outputs (n, o) and targets {shape}."
         )
+    if not len(y):
+        raise UsageError("loss: got 0 samples, expected at least 1.")
 
 
 class MSE(Loss):
@@ -97,7 +99,7 @@ class CrossEntropy(Loss):
 
     def value(self, y: Array, target: Array) -> float:
         _check(y, target, y.shape[:1])
-        if len(target) and not 0 <= target.min() <= target.max() < y.shape[1]:
+        if not 0 <= target.min() <= target.max() < y.shape[1]:
             raise UsageError(
                 f"class labels: got {target.min()} to {target.max()}, expected 0 to {y.shape[1] - 1}."
             )

@@ -62,6 +62,15 @@ class Step(Rate):
     gamma: float = 0.1
     milestones: tuple[float, ...] = (0.5, 0.75)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _is_number(self.gamma) or not 0 <= self.gamma < inf:
+            raise UsageError(f"gamma: got {self.gamma!r}, expected a number >= 0.")
+        shares = self.milestones if isinstance(self.milestones, tuple | list) else (None,)
+        if not all(_is_number(share) and 0 <= share <= 1 for share in shares):
+            raise UsageError(f"milestones: got {self.milestones!r}, expected shares of the run, 0 to 1.")
+        object.__setattr__(self, "milestones", tuple(shares))
+
     def _main(self, t: int, horizon: int) -> float:
         return self.lr * self.gamma ** sum(t >= m * horizon for m in self.milestones)
 
@@ -71,6 +80,11 @@ class Cosine(Rate):
     """Half a cosine down to the floor, equation (3)."""
 
     floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _is_number(self.floor) or not 0 <= self.floor < inf:
+            raise UsageError(f"floor: got {self.floor!r}, expected a number >= 0.")
 
     def _main(self, t: int, horizon: int) -> float:
         return self.floor + (self.lr - self.floor) * (1 + cos(pi * t / horizon)) / 2

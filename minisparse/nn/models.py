@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 from numpy.random import Generator
 
-from minisparse.errors import ShapeError, UsageError, unknown_name
+from minisparse.errors import ShapeError, UsageError, check_name, unknown_name
 from minisparse.nn.activation import TABLE, Activation
 from minisparse.nn.all_relu import by_depth
 from minisparse.nn.conv import Conv2d
@@ -270,11 +270,12 @@ def assemble(name: str, input_shape: Shape, outputs: int, weights: Weights) -> N
 
     Raises UnknownNameError, UsageError or ShapeError when name or shapes do not fit.
     """
-    kind, _, text = name.partition(":")
-    if kind not in PLANS:
+    kind, _, text = name.partition(":") if isinstance(name, str) else (name, "", "")
+    if not isinstance(kind, str) or kind not in PLANS:
         raise unknown_name("model", name, PLANS)
-    if outputs < 1:
-        raise ShapeError(f"model '{name}' outputs: got {outputs}, expected at least 1.")
+    for what, sizes in (("outputs", (outputs,)), ("input shape", input_shape)):
+        if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+            raise ShapeError(f"model '{name}' {what}: got {sizes}, expected whole numbers >= 1.")
     if text and kind not in ("mlp", "resnet-20"):
         raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
     return Network(PLANS[kind][1](Builder(weights), input_shape, outputs, text), input_shape, name)
@@ -285,11 +286,12 @@ def make(name: str, input_shape: Shape, outputs: int, seed: int = 0, init: str =
 
     Raises UnknownNameError, UsageError or ShapeError when name, initialiser or shapes do not fit.
     """
-    if init not in INITIALIZERS:
-        raise unknown_name("initializer", init, INITIALIZERS)
-    drawn = initialised(INITIALIZERS[init], generator(seed, "init"))
+    rule = INITIALIZERS[check_name("initializer", init, INITIALIZERS)]
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"model '{name}' seed: got {seed!r}, expected a whole number >= 0.")
+    drawn = initialised(rule, generator(int(seed), "init"))
     network = assemble(name, input_shape, outputs, drawn)
-    network.init = INITIALIZERS[init]
+    network.init = rule
     return network
 
 

@@ -14,6 +14,8 @@ Second-order passes are defined in evaluation mode, where samples stay independe
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from numpy.random import Generator
 
@@ -32,6 +34,11 @@ class BatchNorm(Layer):
     keeps_diagonal = True  # in evaluation mode
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        if isinstance(channels, bool) or not isinstance(channels, int | np.integer) or channels < 1:
+            raise UsageError(f"BatchNorm channels: got {channels!r}, expected a whole number >= 1.")
+        for what, value, most in (("momentum", momentum, 1.0), ("eps", eps, 1.0)):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:
+                raise UsageError(f"BatchNorm {what}: got {value!r}, expected 0 <= {what} <= {most}.")
         self.gamma = Param(np.ones(channels, dtype=np.float32), decay=False)
         self.beta = Param(np.zeros(channels, dtype=np.float32), decay=False)
         self.running_mean = np.zeros(channels, dtype=np.float32)

@@ -112,16 +112,16 @@ class AvgPool2d(PointwiseLinear):
 
     def push(self, rx: Array) -> Array:
         n, c, h, w = rx.shape
-        rows = self.window.unfold(channels_last(rx)).reshape(n, -1, self.area, c)
-        y = rows.sum(axis=2) / self.area
+        rows = self.window.unfold(channels_last(rx))
+        y = rows.reshape(n, rows.shape[1], self.area, c).sum(axis=2) / self.area
         return channels_first(y.reshape(n, *self.window.output_size((h, w)), c))
 
     def pull(self, dy: Array) -> Array:
         lead = dy.shape[:-3]
         last = _merge(dy, 3) / self.area
-        m, _, _, c = last.shape
-        rows = np.repeat(last.reshape(m, -1, 1, c), self.area, axis=2)
-        dx = channels_first(self.window.fold(rows.reshape(m, -1, self.area * c), self.size))
+        m, oh, ow, c = last.shape
+        rows = np.repeat(last.reshape(m, oh * ow, 1, c), self.area, axis=2)
+        dx = channels_first(self.window.fold(rows.reshape(m, oh * ow, self.area * c), self.size))
         return dx.reshape(*lead, *dx.shape[1:])
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -160,10 +160,10 @@ class Flatten(PointwiseLinear):
 
     def forward(self, x: Array, mode: Mode = EVAL) -> Array:
         self.shape = x.shape[1:]
-        return x.reshape(len(x), -1)
+        return self.push(x)
 
     def push(self, rx: Array) -> Array:
-        return rx.reshape(len(rx), -1)
+        return rx.reshape(len(rx), *self.output_shape(rx.shape[1:]))
 
     def pull(self, dy: Array) -> Array:
         return dy.reshape(*dy.shape[:-1], *self.shape)

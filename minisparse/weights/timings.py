@@ -22,7 +22,7 @@ import pooch
 from llvmlite import binding
 from threadpoolctl import threadpool_info
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger("minisparse.weights")
 
 
