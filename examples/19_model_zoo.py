@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 import minisparse as ms
 from minisparse.experiments.inspect import forward_seconds, layer_table, others
@@ -67,6 +68,9 @@ for at, column, label in zip(axes, (3, 4, 6), labels, strict=True):
         for place, row in enumerate(rows):
             at.plot(row[5], 100 * row[2], "osD^vPX"[place], color=f"C{place}", fillstyle="none", markersize=8)
     at.set(xscale="log", xlabel=label)
+    at.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    at.xaxis.set_major_formatter("{x:g}")
+    at.xaxis.set_minor_formatter(NullFormatter())
 axes[0].set_ylabel("test accuracy (%)")
 axes[2].set_title("hollow: the masked network, which is not faster", fontsize=9)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows))
