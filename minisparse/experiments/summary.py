@@ -11,6 +11,7 @@ from statistics import fmean, median, stdev
 from minisparse.experiments.diagnosis import cause, explain, weakest
 from minisparse.experiments.inspect import FORMATS
 from minisparse.experiments.runner import Outcome
+from minisparse.experiments.spec import RunSpec
 from minisparse.methods.registry import catalogue
 
 WITHIN = 0.015
@@ -167,6 +168,13 @@ def label_of(outcome: Outcome) -> str:
     return f"{outcome.spec.method} ({settings})" if settings else outcome.spec.method
 
 
+def _training(spec: RunSpec) -> tuple[str, ...]:
+    """As in `Row.training`."""
+    begun = (f"from weights {spec.weights[:8]}",) if spec.weights else ()
+    parts = (f"batch={spec.batch}", f"storage={spec.storage}", f"dtype={spec.dtype}")
+    return (f"epochs={spec.epochs}", spec.optimizer, spec.rate, *parts, *begun)
+
+
 def _row(group: Sequence[Outcome]) -> Row:
     first = group[0]
     measured = [o for o in group if not isnan(o.accuracy)]
@@ -192,7 +200,7 @@ def _row(group: Sequence[Outcome]) -> Row:
         bytes={name: mean(o.bytes[name] for o in ended) for name in formats},
         seconds=mean(o.seconds for o in ended),
         forward_seconds=mean(o.forward_seconds for o in ended),
-        training=(f"epochs={first.spec.epochs}", first.spec.optimizer, first.spec.rate),
+        training=_training(first.spec),
         statuses=dict(Counter(o.status for o in group)),
         notes=tuple(notes),
         weakest=weakest(worst),

@@ -92,7 +92,8 @@ def too_few_left(sparsity: float, left: int, wanted: int) -> SparsityError:
     """The error for asking to keep more entries than are still alive."""
     return SparsityError(
         f"sparsity {sparsity} keeps more than is left: got {left} live entries, expected at least "
-        f"{wanted}. Pruned entries cannot return: ask for a higher sparsity."
+        f"{wanted}. Pruned entries cannot return: ask for a higher sparsity; for a network that is pruned "
+        "already, --schedule one-shot asks for it at once."
     )
 
 

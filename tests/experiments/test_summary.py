@@ -109,6 +109,16 @@ def test_methods_that_are_told_their_sparsity_keep_their_settings() -> None:
     assert list(curves(summarise(runs))) == ["rigl (every=20)", "rigl (every=50)"]
 
 
+def test_rows_that_differ_in_weights_storage_or_batch_are_told_apart_by_them() -> None:
+    specs = [{}, {"weights": "0123456789abcdef"}, {"storage": "csr"}, {"batch": 32}, {"dtype": "float64"}, {}]
+    found = [outcome("rigl", 0.9, 0.5, seed) for seed in range(len(specs))]
+    rows = summarise([replace(o, spec=replace(o.spec, **more)) for o, more in zip(found, specs, strict=True)])
+    assert [(row.label, row.runs) for row in rows] == [
+        ("rigl", 2), ("rigl (from weights 01234567)", 1), ("rigl (storage=csr)", 1), ("rigl (batch=32)", 1),
+        ("rigl (dtype=float64)", 1),
+    ]  # fmt: skip
+
+
 def test_rows_that_differ_only_in_length_are_told_apart_by_it() -> None:
     def long(o: Outcome, epochs: int) -> Outcome:
         return replace(o, spec=replace(o.spec, epochs=epochs))
