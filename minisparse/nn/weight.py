@@ -16,7 +16,6 @@ forms a matrix where the weight stores none, and is the same for weights that do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import numpy as np
 
@@ -50,7 +49,11 @@ class Weight(ABC):
     """The operator interface. `geometry` is (out, channels, kh, kw); kh = kw = 1 for Linear."""
 
     geometry: tuple[int, int, int, int]
-    by_blas: ClassVar[bool] = True  # its products are left to BLAS, not made by kernels of this project
+
+    @property
+    def by_blas(self) -> bool:
+        """Whether its products are left to BLAS, and not made by kernels of this project."""
+        return True
 
     @property
     def convolves_by_blas(self) -> bool:

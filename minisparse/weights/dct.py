@@ -54,6 +54,10 @@ class DCTWeight(Weight):
     def kept(self) -> int:
         return self.sparse.kept
 
+    @property
+    def by_blas(self) -> bool:
+        return self.sparse.by_blas
+
     def params(self) -> dict[str, Param]:
         return self.sparse.params() | {"scale": self.scale}
 

@@ -17,7 +17,9 @@ from minisparse.weights.stored import StoredWeight
 class ReducedWeight(StoredWeight):
     """Structured: the rows and columns that have entries as a smaller dense matrix, and lists of both."""
 
-    by_blas = True
+    @property
+    def by_blas(self) -> bool:
+        return True
 
     def _arrange(self, pattern: CSRPattern) -> Array:
         out, columns = pattern.shape

@@ -31,7 +31,6 @@ Geometry = tuple[int, int, int, int]
 class StoredWeight(Weight):
     """Entries at the positions of a CSRPattern, in the slots of a format."""
 
-    by_blas = False
     few: ClassVar[int] = 0  # samples up to which `_one` sample at a time is faster than a batch product
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({},)  # constructor settings worth measuring
 
@@ -50,6 +49,10 @@ class StoredWeight(Weight):
         self._rows: tuple[CSRPattern, Array | None] | None = None
         self._kept = pattern.nnz
         self.param = Param(_laid_out(values, self._arrange(pattern)))
+
+    @property
+    def by_blas(self) -> bool:
+        return False
 
     @classmethod
     def from_dense(

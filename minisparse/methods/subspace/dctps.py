@@ -38,10 +38,12 @@ from minisparse.methods.dynamic.rules import drop_smallest, grow_largest, grow_r
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
-from minisparse.nn.weight import MaskedWeight, Weight
+from minisparse.nn.weight import Weight
 from minisparse.sparsity.count import check_choice, check_flag, check_real, check_share, check_whole
 from minisparse.training.state import TrainState
+from minisparse.weights.csr import CSRWeight
 from minisparse.weights.dct import DCTWeight
+from minisparse.weights.pattern import CSRPattern
 
 # (positions that stay, how many enter, layer's name, layer, state) -> positions
 Grow = Callable[[Array, int, str, LinearLayer, TrainState], Array]
@@ -59,8 +61,9 @@ SUPPORTS: dict[str, Grow | None] = {"static": None, "set": by_lot, "rigl": by_gr
 
 
 def offset_by_cosines(weight: Weight, rate: float) -> DCTWeight:
-    """Equation (1) with the support of S where `weight` is present; rate: that of alpha."""
-    sparse = MaskedWeight(np.zeros_like(weight.dense()), weight.geometry, weight.mask)
+    """Equation (1), S stored as its entries, which are where `weight` has any; rate: that of alpha."""
+    nothing = np.zeros(weight.kept, dtype=weight.values.dtype)
+    sparse = CSRWeight(CSRPattern.from_flat(weight.flat, weight.shape), nothing, weight.geometry)
     return DCTWeight(sparse, rate=rate)
 
 
