@@ -5,27 +5,36 @@ inputs, the Hessian's diagonal, each layer's Gram matrix, or the whole network's
 network on pixels with their mean removed, which is what Wanda's norms of inputs want. Then one
 layer is looked at closely: for one and the same mask, how large is the error of its outputs if what stays
 is left alone, adjusted from left to right (SparseGPT), or adjusted as well as can be?
+
+Writes one_shot_second_order.png.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 import minisparse as ms
+from minisparse.experiments.one_shot_plots import one_shot_curves
 from minisparse.experiments.second_order import METHODS, one_shot, table
+from minisparse.experiments.theme import png
 from minisparse.methods.dense import Dense
 from minisparse.methods.reconstruct.layerwise import damped, output_error
 from minisparse.methods.reconstruct.obc import compensated
 from minisparse.methods.reconstruct.sparsegpt import by_blocks, inverse_factor, lowest_of_block
 
 data = ms.data.load("digits")
-print(table(one_shot(data, sparsities=(0.5, 0.7, 0.8), seeds=range(5))))
+raw = one_shot(data, sparsities=(0.5, 0.7, 0.8), seeds=range(5))
+print(table(raw))
 
 mean = data.train_x.mean(axis=0)
 centred = replace(data, train_x=data.train_x - mean, test_x=data.test_x - mean)
 quick = {name: METHODS[name] for name in ("random", "magnitude", "wanda, in layers", "obd", "sparsegpt")}
 print("\nLeNet-300-100, pixels centred")
-print(table(one_shot(centred, "lenet-300-100", (0.5, 0.7, 0.8), seeds=range(8), methods=quick)))
+mild = one_shot(centred, "lenet-300-100", (0.5, 0.7, 0.8), seeds=range(8), methods=quick)
+print(table(mild))
+curves = {"64-48-32-10 on digits": raw, "LeNet-300-100, pixels centred": mild}
+Path("one_shot_second_order.png").write_bytes(png(one_shot_curves(curves)))
 
 network = ms.train(ms.models.build("lenet-300-100", data, seed=0), data, Dense(), epochs=30, seed=0).network
 layer = network.prunable()["fc2"]
