@@ -111,7 +111,7 @@ class Conv2d(LinearLayer):
         return oh * ow
 
     def _positions_first(self, a: Array) -> Array:
-        return a.reshape(len(a), -1, a.shape[-1])
+        return a.reshape(len(a), a.shape[1] * a.shape[2], a.shape[3])
 
     def as_rows(self, dy: Array) -> Array:
         o, oh, ow = dy.shape[-3:]

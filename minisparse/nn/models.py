@@ -273,9 +273,9 @@ def assemble(name: str, input_shape: Shape, outputs: int, weights: Weights) -> N
     kind, _, text = name.partition(":") if isinstance(name, str) else (name, "", "")
     if not isinstance(kind, str) or kind not in PLANS:
         raise unknown_name("model", name, PLANS)
-    for what, sizes in (("outputs", (outputs,)), ("input shape", input_shape)):
-        if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in sizes):
-            raise ShapeError(f"model '{name}' {what}: got {sizes}, expected whole numbers >= 1.")
+    for what, n in (("outputs", outputs), *(("input size", n) for n in input_shape)):
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ShapeError(f"model '{name}' {what}: got {n!r}, expected a whole number >= 1.")
     if text and kind not in ("mlp", "resnet-20"):
         raise UsageError(f"model '{name}': got an option {text!r}, expected just '{kind}'.")
     return Network(PLANS[kind][1](Builder(weights), input_shape, outputs, text), input_shape, name)

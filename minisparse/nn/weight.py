@@ -183,7 +183,7 @@ class Weight(ABC):
     def correlate_pull(self, dy: Array, window: Window, size: tuple[int, int]) -> Array:
         """Transposed convolution: dy (n, oh, ow, out) -> dx (n, h, w, c), (h, w) = size."""
         rows = self.pull(dy.reshape(-1, dy.shape[-1]))
-        return window.fold(rows.reshape(dy.shape[0], -1, self.shape[1]), size)
+        return window.fold(rows.reshape(dy.shape[0], dy.shape[1] * dy.shape[2], self.shape[1]), size)
 
     def correlate_pullback(self, x: Array, dy: Array, window: Window) -> None:
         """Write the gradients of a convolution; x (n, h, w, c), dy (n, oh, ow, out)."""

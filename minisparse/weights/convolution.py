@@ -102,4 +102,4 @@ def gradient(pattern: CSRPattern, x: Array, dy: Array, window: Window) -> Array:
 def _flat(x: Array) -> Array:
     """Images (n, h, w, c) as (n, h w, c), contiguous and writable."""
     x = np.require(x, requirements=["C", "ALIGNED", "WRITEABLE"])
-    return x.reshape(len(x), -1, x.shape[3])
+    return x.reshape(len(x), x.shape[1] * x.shape[2], x.shape[3])

@@ -109,7 +109,7 @@ def check(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> tupl
         raise _invalid("indptr", f"{starts.size} entries", f"{out + 1}, one more than rows")
     if starts[0] != 0:
         raise _invalid("indptr[0]", starts[0], "0")
-    falls = np.flatnonzero(np.diff(starts) < 0)
+    falls = np.flatnonzero(starts[1:] < starts[:-1])  # a difference of two of them may wrap around
     if falls.size:
         k = int(falls[0]) + 1
         raise _invalid(f"indptr[{k}]", starts[k], f"at least {starts[k - 1]}, the entry before it")
