@@ -22,7 +22,7 @@ ladder = Ladder((0.8, 0.9, 0.95, 0.98), seeds=(0, 1, 2), training={"epochs": 6, 
 print(f"{ladder.height} rounds, compared after rounds {', '.join(map(str, ladder.rungs))}")
 with TemporaryDirectory() as folder, Store(folder) as store:
     specs = [cell.spec for cell in ladder.cells]
-    outcomes = compare(specs, store, execute=Climb(ladder, store.folder / "tickets").execute)
+    outcomes = compare(specs, store, execute=Climb(ladder, store.folder).execute)
 
 rows = arm_rows(ladder.cells, outcomes)
 for row in rows:

@@ -159,6 +159,10 @@ def csr_arrays(mask: Array) -> tuple[Array, Array]:
 INVALID: dict[str, tuple[Callable[[Array, Array, Array, tuple[int, int]], tuple], str]] = {
     "indptr starts late": (lambda p, i, v, s: (np.r_[1, p[1:]], i, v, s), "indptr[0]: got 1"),
     "indptr decreases": (lambda p, i, v, s: (np.r_[p[:2], p[1] - 1, p[3:]], i, v, s), "indptr[2]"),
+    "indptr falls by more than 2^63": (
+        lambda p, i, v, s: (np.r_[p[:2], 1 << 62, -(1 << 62) - 1, p[4:]], i, v, s),
+        "indptr[3]",
+    ),
     "indptr ends early": (lambda p, i, v, s: (np.r_[p[:-1], p[-1] - 1], i, v, s), f"indptr[{5}]"),
     "indptr ends late": (lambda p, i, v, s: (np.r_[p[:-1], p[-1] + 1], i, v, s), f"indptr[{5}]"),
     "indptr short": (lambda p, i, v, s: (p[:-1], i, v, s), "5 entries"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from math import isnan, nan
+from typing import Any
 
 from minisparse.cli.arguments import Parser
 from minisparse.cli.console import Meter, decimal, duration, percent, scaled
@@ -105,8 +106,11 @@ def _from_file(args: Namespace) -> list[RunSpec]:
     return list(load(args.grid, args.seeds, **training_settings(args)).specs)
 
 
-def make(args: Namespace, specs: Sequence[RunSpec], store: Store) -> list[Outcome]:
-    """Run what is missing, with progress; on Ctrl-C say what is kept."""
+def make(args: Namespace, specs: Sequence[RunSpec], store: Store, **how: Any) -> list[Outcome]:
+    """Run what is missing, with progress; on Ctrl-C say what is kept.
+
+    how: what runs a spec, if not `runner.execute`; see `cli.jobs.pool`.
+    """
     known = [store.get(spec.key) for spec in specs]
     missing = sum(outcome is None or not outcome.finished for outcome in known)
     if missing < len(specs):
@@ -115,7 +119,7 @@ def make(args: Namespace, specs: Sequence[RunSpec], store: Store) -> list[Outcom
         watch = Watch(meter, len(specs) - missing, len(specs))
         try:
             with pool(args.jobs, args.cluster, args.threads) as run_all:
-                return run_all(specs, store, watch, args.data_dir)
+                return run_all(specs, store, watch, args.data_dir, **how)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"{watch.finished} of {len(specs)} runs are saved in {args.out}; the same command resumes"

@@ -4,8 +4,8 @@ minisparse sanity             accuracy with masks shuffled, weights drawn anew, 
 minisparse sanity collapse    paths and accuracy up to the maximal compression
 minisparse sanity flow        gradients under sparse masks, with weights for dense and for sparse layers
 
-Without options each takes under two minutes on the embedded digits. Runs of the first two are kept in DIR
-like those of `minisparse compare`, and an interrupted command goes on from there. Plots go to DIR/sanity.
+Without options each takes under two minutes on the embedded digits. Runs are kept in DIR like those of
+`minisparse compare`, and an interrupted command goes on from there. Plots go to DIR/sanity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 
 from minisparse.cli.arguments import Parser
 from minisparse.cli.compare import FreshStore, make, status
-from minisparse.cli.errors import DONE
 from minisparse.cli.flags import add_training, choice, seeds, several, sparsity, training_settings
 from minisparse.cli.jobs import add_jobs
 from minisparse.cli.preflight import preflight
@@ -28,6 +27,7 @@ from minisparse.data.batches import probe
 from minisparse.errors import UsageError
 from minisparse.experiments import gradient_flow, layer_collapse, sanity
 from minisparse.experiments.conservation import balances
+from minisparse.experiments.flow_traces import Traces
 from minisparse.experiments.pai_plots import (
     accuracy_by_control,
     conservation,
@@ -89,11 +89,28 @@ def chosen_seeds(args: Namespace) -> tuple[int, ...]:
     return args.seeds if isinstance(args.seeds, tuple) else tuple(range(args.seed, args.seed + count))
 
 
+class TracedStore(Store):
+    """A store that gives away what has a trace beside it."""
+
+    def get(self, key: str) -> Outcome | None:
+        outcome = super().get(key)
+        known = outcome is not None and Traces(self.folder).get("", outcome.spec) is not None
+        return outcome if known else None
+
+
+def store_of(args: Namespace, specs: Sequence[RunSpec], kind: type[Store]) -> Store:
+    """The store in which these runs are to be made, all anew if the flags say so."""
+    preflight(specs, args.data_dir)
+    store = (FreshStore if args.fresh else kind)(args.out)
+    for spec in specs if args.fresh else ():
+        store.forget(spec.key)
+    return store
+
+
 def runs(args: Namespace, made: Sequence[Case]) -> tuple[list[Outcome], dict[str, Network]]:
     """Outcomes of all cases, made where they are missing, and the networks that were kept, by key."""
     specs = [case.spec for case in made]
-    preflight(specs, args.data_dir)
-    with (FreshStore if args.fresh else Store)(args.out) as store:
+    with store_of(args, specs, Store) as store:
         outcomes = make(args, specs, store)
         keys = {spec.key for spec in specs}
         return outcomes, {key: store.network(key) for key in keys if store.has_network(key)}
@@ -204,24 +221,27 @@ def flow(args: Namespace) -> int:
     """Gradients while training under sparse masks, by initial weights; print and draw."""
     levels = args.sparsities or gradient_flow.SPARSITIES
     planned = gradient_flow.plan(levels, chosen_seeds(args), training(args))
-    preflight([spec for _, spec in planned], args.data_dir)
-    traces = []
-    with args.screen.meter(len(planned)) as meter:
-        for done, (kind, spec) in enumerate(planned):
-            meter.move(done, spec.label)
-            traces.append(gradient_flow.trace(kind, spec, args.data_dir))
-        meter.move(len(planned), "done")
+    if args.cluster is not None:
+        raise UsageError(
+            f"cluster: got {args.cluster} for sanity flow, expected none, for its workers may not see where "
+            "gradients are kept. Use --jobs."
+        )
+    specs, kept = [spec for _, spec in planned], Traces(Path(args.out))
+    with store_of(args, specs, TracedStore) as store:
+        outcomes = make(args, specs, store, execute=kept.execute)
+    found = [kept.get(kind, spec) for (kind, spec), o in zip(planned, outcomes, strict=True) if o.finished]
+    traces = [trace for trace in found if trace is not None]
     depths = {s: gradient_flow.signals(s) for s in levels}
     plots = draw(args, {"flow": gradient_flow.flow_figure(traces, depths)})
-    found = gradient_flow.rows(traces)
+    means = gradient_flow.rows(traces)
     if args.json:
-        args.screen.json({"rows": found, "signals": {f"{s:g}": depths[s] for s in levels}, "plots": plots})
+        args.screen.json({"rows": means, "signals": {f"{s:g}": depths[s] for s in levels}, "plots": plots})
     else:
         args.screen.table(
-            FLOW_HEAD, [flow_cells(row) for row in found], title="squared gradient norm |g|\u00b2"
+            FLOW_HEAD, [flow_cells(row) for row in means], title="squared gradient norm |g|\u00b2"
         )
         args.screen.line(f"plots: {Path(args.out) / FOLDER}")
-    return DONE
+    return status(outcomes, args.strict)
 
 
 FLOW_HEAD = ("weights", "sparsity", "before training", "mean while training", "test accuracy (%)")

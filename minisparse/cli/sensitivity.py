@@ -27,6 +27,7 @@ from minisparse.experiments.theme import png
 from minisparse.methods.base import Method, Scored
 from minisparse.methods.registry import catalogue
 from minisparse.nn.models import build
+from minisparse.training.checkpoint import write_atomic
 
 HELD = 0.2
 DROP = 0.01
@@ -59,7 +60,7 @@ def run(args: Namespace) -> int:
     title = f"{args.method}, {spec.model} on {spec.data}"
     path = Path(args.out) / f"sensitivity-{spec.key[:8]}-{args.method}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(sensitivity_curves(points, title)))
+    write_atomic(path, png(sensitivity_curves(points, title)))
     if args.json:
         args.screen.json({"model": spec.model, "data": spec.data, "seed": args.seed, "method": args.method,
                           "points": points, "tolerated": tolerated(points, DROP), "plot": path})  # fmt: skip

@@ -6,43 +6,43 @@
     minisparse tickets alignment         a mask on another initialisation, its units permuted or not
     minisparse tickets transfer --data digits --target mnist --data-dir DIR
 
-On the embedded digits the first takes about a minute. Its runs, and those of scratch, are kept in DIR like
-those of compare; the same command again makes only what is missing. Tables, curves and plots go to
-DIR/tickets.
+On the embedded digits the first takes about a minute. All trainings are kept in DIR: the same command again,
+after an interruption too, makes only what is missing, and a training that was under way goes on. The runs of
+the first two are kept like those of compare and take --jobs. Tables, curves and plots go to DIR/tickets.
 """
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from minisparse.cli.arguments import Parser
-from minisparse.cli.compare import FreshStore, Watch, status
-from minisparse.cli.console import decimal, plain
+from minisparse.cli.compare import FreshStore, make, status
+from minisparse.cli.console import Meter, decimal, plain
 from minisparse.cli.errors import DONE
 from minisparse.cli.flags import add_training, choice, seeds, several, sparsity, training_settings, whole
+from minisparse.cli.jobs import add_jobs
 from minisparse.cli.preflight import preflight
 from minisparse.errors import UsageError
 from minisparse.experiments.cells import Cell, arm_rows, curves
-from minisparse.experiments.compare import compare
 from minisparse.experiments.connectivity import stability
 from minisparse.experiments.realigned import alignments
-from minisparse.experiments.runner import Outcome, execute
 from minisparse.experiments.store import Store
 from minisparse.experiments.theme import png
 from minisparse.experiments.ticket_plots import accuracy_of_arms, barriers, learning_curves
-from minisparse.experiments.tickets import ARMS, Climb, Ladder, scratch_cells
+from minisparse.experiments.tickets import ARMS, FOLDER, Climb, Ladder, scratch_cells
+from minisparse.experiments.trainings import Report, Trainings
 from minisparse.experiments.transfer import transfers
 from minisparse.sparsity.count import check_share
 from minisparse.sparsity.parse import parse_control, to_text
 from minisparse.training.checkpoint import write_atomic
 
-FOLDER = "tickets"
 SEEDS = 3
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)
 TRAINING = {"epochs": 12, "batch": 32}
@@ -71,6 +71,7 @@ def add_arguments(parser: Parser) -> None:
     )  # fmt: skip
     group.add_argument("--target", metavar="NAME", help="data set that tickets are transferred to")
     parser.add_argument("--fresh", action="store_true", help="run again what is stored already")
+    add_jobs(parser, group)
     add_training(parser)
 
 
@@ -117,25 +118,28 @@ def controls(args: Namespace) -> int:
         f"{ladder.height} rounds to {max(ladder.sparsities):g}; compared after rounds "
         f"{', '.join(map(str, ladder.rungs))}"
     )
-    return compared(args, ladder.cells, Climb(ladder, Path(args.out) / FOLDER).execute)
+    climb = Climb(ladder, Path(args.out))
+    if args.fresh:
+        climb.forget()
+    if args.cluster is not None:  # its workers may not see our tickets: every run from its beginning
+        return compared(args, ladder.cells)
+    return compared(args, ladder.cells, execute=climb.execute, alone=climb.alone)
 
 
 def scratch(args: Namespace) -> int:
     """Gale's protocol."""
     training = TRAINING | training_settings(args)
-    return compared(args, scratch_cells(args.sparsities or SPARSITIES, seeds_of(args), training), execute)
+    return compared(args, scratch_cells(args.sparsities or SPARSITIES, seeds_of(args), training))
 
 
-def compared(args: Namespace, cells: Sequence[Cell], how: Callable[..., Outcome]) -> int:
-    """Run what is missing of the cells, and show their arms."""
+def compared(args: Namespace, cells: Sequence[Cell], **how: Any) -> int:
+    """Run what is missing of the cells, and show their arms. how: see `compare.make`."""
     specs = [cell.spec for cell in cells]
     preflight(specs, args.data_dir)
     with (FreshStore if args.fresh else Store)(args.out) as store:
-        known = [store.get(spec.key) for spec in specs]
-        missing = sum(outcome is None or not outcome.finished for outcome in known)
-        with args.screen.meter(max(1, missing)) as meter:
-            watch = Watch(meter, len(specs) - missing, len(specs))
-            outcomes = compare(specs, store, watch, args.data_dir, how)
+        for spec in specs if args.fresh else ():
+            store.forget(spec.key)
+        outcomes = make(args, specs, store, **how)
     rows, learned = arm_rows(cells, outcomes), curves(cells, outcomes)
     table = [
         {
@@ -159,15 +163,42 @@ LEGEND = (
 )
 
 
+@contextmanager
+def kept(args: Namespace, pieces: int = 1) -> Iterator[tuple[Meter, Trainings]]:
+    """Where trainings are kept, with progress over so many pieces of work.
+
+    UsageError for --jobs and --cluster: these trainings are no runs of a grid.
+    """
+    if args.jobs > 1 or args.cluster is not None:
+        raise UsageError(
+            f"jobs: got {args.cluster or args.jobs} for tickets {args.study}, expected 1, for its trainings "
+            "are no runs of a grid."
+        )
+    with args.screen.meter(pieces) as meter:
+        try:
+            yield meter, Trainings(Path(args.out), meter.move, args.fresh)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"trainings are saved in {args.out} as far as they were; the same command resumes"
+            ) from None
+
+
+def onward(meter: Meter, done: int) -> Report:
+    """Progress of the piece of work that comes after so many."""
+    return lambda share, label: meter.move(done + share, label)
+
+
 def connectivity(args: Namespace) -> int:
     """Barriers between two trainings from each rewind point."""
     chosen = args.sparsities or (0.9,)
     rows = []
-    for level in chosen:
-        rows += stability(
-            level, args.rewind or REWINDS, seeds_of(args), TRAINING | training_settings(args), args.data_dir,
-            args.rounds, args.screen.note,
-        )  # fmt: skip
+    with kept(args, len(chosen)) as (meter, trainings):
+        for done, level in enumerate(chosen):
+            trainings.report = onward(meter, done)
+            rows += stability(
+                level, args.rewind or REWINDS, seeds_of(args), TRAINING | training_settings(args),
+                args.data_dir, args.rounds, meter.log, trainings,
+            )  # fmt: skip
     table = [
         {
             "network": "dense" if row["level"] == 0 else f"ticket {row['level']:g}",
@@ -191,19 +222,21 @@ def transfer(args: Namespace) -> int:
     source = settings.pop("data", "digits")
     if args.target is None:
         raise UsageError("target: got none, expected a data set, such as --target mnist.")
-    rows = transfers(
-        source, args.target, args.sparsities or SPARSITIES, seeds_of(args), settings, args.data_dir,
-        args.rounds, one_rewind(args, 0.0), args.screen.note,
-    )  # fmt: skip
+    with kept(args) as (meter, trainings):
+        rows = transfers(
+            source, args.target, args.sparsities or SPARSITIES, seeds_of(args), settings, args.data_dir,
+            args.rounds, one_rewind(args, 0.0), meter.log, trainings,
+        )  # fmt: skip
     return accuracies(args, rows)
 
 
 def alignment(args: Namespace) -> int:
     """A mask on another initialisation."""
-    rows = alignments(
-        args.sparsities or SPARSITIES, seeds_of(args), TRAINING | training_settings(args), args.data_dir,
-        args.rounds, one_rewind(args, 0.1), args.screen.note,
-    )  # fmt: skip
+    with kept(args) as (meter, trainings):
+        rows = alignments(
+            args.sparsities or SPARSITIES, seeds_of(args), TRAINING | training_settings(args), args.data_dir,
+            args.rounds, one_rewind(args, 0.1), meter.log, trainings,
+        )  # fmt: skip
     return accuracies(args, rows)
 
 

@@ -15,6 +15,8 @@ just when it is stable. The ends belong to the maximum: (2) is at least |e(0) - 
 for a convex E, for which (3) is 0.
 
 Buffers (BatchNorm's statistics) lie on the line like parameters; they are not measured anew between the ends.
+
+Trainings are kept and found again, see `experiments.trainings`; what is measured on them is measured anew.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from typing import Any
 import numpy as np
 
 from minisparse.data.dataset import Dataset
-from minisparse.errors import ShapeError
-from minisparse.experiments.runner import dataset, trained
+from minisparse.errors import NonFiniteError, ShapeError
+from minisparse.experiments.runner import dataset
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.summary import mean
-from minisparse.experiments.tickets import Continued, Found, Ladder, collector, continued
+from minisparse.experiments.tickets import ROUND, Continued, Ladder, continued, stations
+from minisparse.experiments.trainings import Trainings, horizon, planned
 from minisparse.nn.loss import LOSSES
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
@@ -89,12 +92,14 @@ def errors_on(data: Dataset) -> Callable[[Network], float]:
     return lambda network: 1 - evaluate(network, loss, data.test_x, data.test_y)[1]
 
 
-def ticket(spec: RunSpec, data: Dataset) -> tuple[Network, Found]:
-    """(network of step k, dense, and the masks of all rounds) from a run of `imp`."""
-    found, start = Found(), build(spec.model, data, spec.seed, spec.init)
-    trained(spec, start, spec.build(), data, spec.seed, collector(spec, found))
-    start.restore(found.start)
-    return start, found
+def ticket(made: Trainings, spec: RunSpec, data: Dataset) -> tuple[Network, list[dict[str, Array]]]:
+    """(network of step k, dense, and the masks of all rounds, or of fewer if it diverged) from `imp`."""
+    start = build(spec.model, data, spec.seed, spec.init)
+    label = f"tickets on {data.name}, seed {spec.seed}"
+    steps = stations(spec, data.n_train)
+    found = made.train(label, spec, start, spec.build(), data, spec.seed, steps)
+    start.restore(found.at(ROUND.format(0)).state())
+    return start, [found.waypoints[ROUND.format(rung)].masks() for rung in range(1, len(found.waypoints))]
 
 
 def stability(
@@ -105,37 +110,63 @@ def stability(
     data_dir: str | None = None,
     rounds: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    kept: Trainings | None = None,
 ) -> list[dict[str, Any]]:
     """Barriers of the dense network and of its ticket at each rewind point: a row each, mean over seeds.
 
     distance: between the two ends; path: from step k to an end; both over the prunable weights.
+    tell(text) is told what is complete; kept: where trainings are kept, if they are.
     """
+    ladders = [
+        Ladder((sparsity,), tuple(seeds), rounds=rounds, rewind=rewind, training=training)
+        for rewind in rewinds
+    ]
     rows = []
-    for rewind in rewinds:
-        ladder = Ladder((sparsity,), tuple(seeds), rounds=rounds, rewind=rewind, training=training)
-        found: dict[float, list[dict[str, float]]] = {0.0: [], sparsity: []}
-        for seed in seeds:
-            tell(f"two trainings from {rewind:.0%} of a training, seed {seed}")
-            for level, numbers in _pairs(ladder, seed, data_dir):
-                found[level].append(numbers)
-        for level, group in found.items():
-            facts = {key: mean(numbers[key] for numbers in group) for key in group[0]}
-            rows.append({"level": level, "rewind": rewind, **facts, "runs": len(group)})
+    steps = len(seeds) * sum(_steps(ladder, data_dir) for ladder in ladders)
+    with planned(kept, steps) as made:
+        for ladder in ladders:
+            found: dict[float, list[dict[str, float]]] = {0.0: [], sparsity: []}
+            for seed in seeds:
+                for level, numbers in _pairs(made, ladder, seed, data_dir):
+                    found[level].append(numbers)
+                tell(f"two trainings from {ladder.rewind:.0%} of a training, seed {seed}")
+            for level, group in found.items():
+                facts = {key: mean(numbers[key] for numbers in group) for key in group[0]}
+                rows.append({"level": level, "rewind": ladder.rewind, **facts, "runs": len(group)})
     return rows
 
 
-def _pairs(ladder: Ladder, seed: int, data_dir: str | None) -> list[tuple[float, dict[str, float]]]:
+def _steps(ladder: Ladder, data_dir: str | None) -> int:
+    """Steps of the trainings of one seed: the ladder's, and twice two from step k on."""
+    spec = ladder.chain(ladder.seeds[0])
+    data = dataset(spec.data, data_dir)
+    whole = horizon(spec, data)
+    return spec.build().length(whole) + 4 * (whole - min(stations(spec, data.n_train)))
+
+
+def _pairs(
+    made: Trainings, ladder: Ladder, seed: int, data_dir: str | None
+) -> list[tuple[float, dict[str, float]]]:
     """(level, numbers) for the dense network and the ticket of one seed."""
     spec = ladder.chain(seed)
     data = dataset(spec.data, data_dir)
-    start, found = ticket(spec, data)
-    sparse = continued(spec, found, ladder.height, data.n_train, ladder.arms[0])
-    full = {name: np.ones_like(mask) for name, mask in found.masks[0].items()}
+    start, masks = ticket(made, spec, data)
+    if len(masks) < ladder.height:
+        raise NonFiniteError(
+            f"ticket of seed {seed}: training diverged in round {len(masks) + 1}, expected finite numbers. "
+            "Try a smaller --lr."
+        )
+    sparse = continued(spec, masks[-1], ladder.height, data.n_train, ladder.arms[0])
+    full = {name: np.ones_like(mask) for name, mask in masks[0].items()}
     dense = Continued(sparse.clock, sparse.clock, full)
     keys = [f"{name}.weight" for name in start.prunable()]
     pairs = []
     for level, method in ((0.0, dense), (max(ladder.sparsities), sparse)):
-        one, two = (trained(spec, start, method, data, other * OTHER + seed).network for other in (1, 2))
+        label = f"{level:g} sparse from {ladder.rewind:.0%}, seed {seed}"
+        one, two = (
+            made.train(label, spec, start, method, data, other * OTHER + seed, begin=method.step).network
+            for other in (1, 2)
+        )
         shares, errors = profile(one, two, errors_on(data))
         begin = start.copy()
         for name, layer in begin.prunable().items():

@@ -1,151 +1,92 @@
 """A grid on several processes, here or on a cluster: dask.distributed runs the cells, we keep the results.
 
-Needs the extra `cluster`. Each worker is one process and has one cell at a time: the next one is sent to it
-when it is idle, so that a worker that dies (killed, out of memory, a fault in native code) costs just the
-cell it ran. That cell is given to a worker once more, and recorded as failed if that one dies too; all
-others go on. A worker that hangs is not noticed: there is no limit on the time of a cell. Only this process
-writes to the store. Results do not depend on the number of workers: a run is a function of its spec, and of
-the number of threads of BLAS, which `threads` fixes.
+Needs the extra `cluster`; the workers come from `experiments.workers`. Each is one process and has one cell
+at a time: the next one is sent to it when it is idle, so that a worker that dies (killed, out of memory, a
+fault in native code) costs just the cell it ran. That cell is given to a worker once more, and recorded as
+failed if that one dies too; all others go on. A worker that hangs is not noticed: there is no limit on the
+time of a cell. Only this process writes to the store. Results do not depend on the number of workers: a run
+is a function of its spec, and of the number of threads of BLAS, which `threads` fixes.
+
+Workers on this machine save the run they are at where `compare` does, so that a cell that is tried again, or
+a grid that is started again, goes on from its last snapshot, bit for bit. A snapshot has one writer: a cell
+is given to another worker when the process that had it is no more. The workers of a cluster need not share
+a file system; their cells have no snapshots and start from the beginning.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from time import monotonic, sleep
 from typing import Any
 
-import dask
 import numba
-from distributed import Client, Future, KilledWorker, LocalCluster, get_worker, wait
-from distributed.comm import CommClosedError
+from distributed import Client, Future, KilledWorker, Status, get_worker, wait
 from threadpoolctl import threadpool_limits
 
-from minisparse.errors import MinisparseError, UsageError
-from minisparse.experiments.compare import Progress, silent
-from minisparse.experiments.runner import Outcome, dataset, execute, failure
+from minisparse.errors import MinisparseError
+from minisparse.experiments.compare import Execute, Progress, silent
+from minisparse.experiments.runner import Outcome, dataset, execute, failure, unfinished
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
+from minisparse.training.keeper import Keeping
 from minisparse.training.state import TrainState
 
 TOPIC = "minisparse"
 SECONDS = 0.5  # between looks at what the workers say
-LOGGERS = ("distributed", "distributed.client")  # those with a level of their own
-CONNECT = "10s"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when a worker starts
-STARTS = 3  # times the workers are started before it is given up
 RETRIES = 1  # of a cell whose worker died
 SECONDS_TO_COME = 60.0  # for a result that is made to be here
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 0,  # a cell whose worker died is ours again at once
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.daemon": True,
-    "distributed.admin.log-format": "%(message)s",
-}
+SECONDS_TO_END = 30.0  # for a process that is killed
+SECONDS_WITHOUT = 120.0  # until workers of this machine that are gone are given up
 
 
-@contextmanager
-def local(jobs: int) -> Iterator[Client]:
-    """This many worker processes on this machine; they end with this process, however it ends."""
-    threads = max(1, numba.config.NUMBA_NUM_THREADS // jobs)
-    environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREADS}
-    # set in the worker alone: here Numba would read it at its next compilation, and refuse to go on
-    environ["distributed.nanny.environ.NUMBA_NUM_THREADS"] = threads
-    own = dask.config.set(SETTINGS | environ)
-    with own, _hushed(), _own_environment(), _cluster(jobs) as cluster, Client(cluster) as client:
-        yield client
+def free(spec: RunSpec) -> str:
+    """No name: this run may be under way together with any other."""
+    return ""
 
 
-@contextmanager
-def _own_environment() -> Iterator[None]:
-    """What workers are to find when they start is set in this process too; it does not stay."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+@dataclass(frozen=True)
+class Task:
+    """How cells are run.
+
+    data_dir, threads   of the data sets, and of BLAS and the kernels
+    folder              of the results, where workers save what they are at; None: they do not
+    execute             what runs a spec, pickled to the workers; None: `runner.execute`
+    alone               runs of one name, other than "", are not under way at the same time
+    """
+
+    data_dir: str | None = None
+    threads: int | None = None
+    folder: Path | None = None
+    execute: Execute | None = None
+    alone: Callable[[RunSpec], str] = free
+
+    def arguments(self, spec: RunSpec) -> tuple[Any, ...]:
+        """Those of `cell`."""
+        place = None if self.folder is None else str(unfinished(self.folder, spec))
+        return spec.to_json(), self.data_dir, self.threads, place, self.execute
 
 
-def _cluster(jobs: int, starts: int = STARTS) -> LocalCluster:
-    """The worker processes. One that dies while it starts takes the others with it, and all start again."""
-    try:
-        with _deaf():
-            return LocalCluster(
-                n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )  # fmt: skip
-    except (RuntimeError, OSError) as error:
-        if starts > 1:
-            return _cluster(jobs, starts - 1)
-        raise MinisparseError(
-            f"worker processes did not start: got '{error}' {STARTS} times, expected {jobs} of them. "
-            "Check the memory, or use fewer --jobs."
-        ) from error
+def cell(
+    facts: dict[str, Any],
+    data_dir: str | None,
+    threads: int | None,
+    place: str | None = None,
+    own: Execute | None = None,
+) -> Outcome:
+    """On a worker: run one spec and say once an epoch how far it is.
 
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Threads that start within, and their processes, do not hear Ctrl-C: this process answers it for all."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # the first use of it would lift the block in its thread
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def remote(address: str) -> Iterator[Client]:
-    """A cluster that is running already. UsageError when there is none at this address."""
-    with dask.config.set(SETTINGS), _hushed():
-        try:
-            client = Client(address, timeout=CONNECT)
-        except (OSError, ValueError, TimeoutError) as error:
-            text = " ".join(str(error).split())[:120] or type(error).__name__
-            raise UsageError(
-                f"cluster: got {address!r}, expected the address of a dask scheduler that answers ({text})."
-            ) from None
-        with client:
-            try:
-                yield client
-            except (CommClosedError, TimeoutError):
-                raise MinisparseError(
-                    f"cluster: got no more answers from the scheduler at {address!r}, expected it to last. "
-                    "Finished runs are kept; the same command goes on from there."
-                ) from None
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Workers that die are told of by us, in one line, and not by the library in forty."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for log, level in zip(loggers, before, strict=True):
-            log.setLevel(level)
-
-
-def cell(facts: dict[str, Any], data_dir: str | None, threads: int | None) -> Outcome:
-    """On a worker: run one spec and say once an epoch how far it is."""
+    place: where it is saved on its way, if it is; own: what runs it.
+    """
     spec = RunSpec.from_json(facts)
     method, worker = spec.build(), get_worker()
+    run = own or partial(execute, keeping=None if place is None else Keeping(place))
 
     def watch(state: TrainState) -> None:
         if state.step % state.steps_per_epoch == 0:
@@ -156,7 +97,7 @@ def cell(facts: dict[str, Any], data_dir: str | None, threads: int | None) -> Ou
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     with threadpool_limits(threads):
         try:
-            return execute(spec, data_dir, watch)
+            return run(spec, data_dir, watch)
         except SystemExit as error:  # let through, it would end the worker
             return failure(spec, RuntimeError(f"the run asked for exit status {error.code}"))
         except Exception as error:
@@ -183,44 +124,103 @@ class Shares:
             return sum(self.known.get(key, 0.0) for key in keys)
 
 
+@dataclass
+class UnderWay:
+    """A cell and the worker that has it: address and, on this machine, process; name: see `Task.alone`."""
+
+    spec: RunSpec
+    address: str
+    process: Any
+    name: str
+
+    def over(self) -> bool:
+        """Whether nothing of this worker writes any more; its process is killed if it still lives."""
+        if self.process is None:
+            return True
+        end = monotonic() + SECONDS_TO_END
+        with suppress(ValueError):  # closed: it has ended
+            while self.process.is_alive() and monotonic() < end:
+                self.process.kill()
+                sleep(SECONDS / 10)
+        return not self.process.is_alive()
+
+
 class Cells:
     """The runs that are to be made, and which worker has which. Deaths are counted for each."""
 
-    def __init__(
-        self, client: Client, specs: Sequence[RunSpec], place: str | None, threads: int | None
-    ) -> None:
-        self.client, self.place, self.threads = client, place, threads
+    def __init__(self, client: Client, specs: Sequence[RunSpec], task: Task) -> None:
+        self.client, self.task = client, task
         self.waiting = deque(specs)
-        self.under_way: dict[Future, tuple[RunSpec, str]] = {}
+        self.under_way: dict[Future, UnderWay] = {}
         self.deaths: Counter[str] = Counter()
+        self.seen = monotonic()
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.under_way)
 
     def send(self, workers: Set[str]) -> None:
-        """A waiting cell to each of these workers that has none."""
-        for address in sorted(workers - {address for _, address in self.under_way.values()}):
-            if self.waiting:
-                spec = self.waiting.popleft()
+        """A waiting cell to each of these workers that has none.
+
+        MinisparseError if there have been none for long; those of a cluster may come at any time.
+        """
+        if workers or not self.task.folder:
+            self.seen = monotonic()
+        elif monotonic() - self.seen > SECONDS_WITHOUT:
+            raise MinisparseError(
+                f"worker processes are gone: got none for {SECONDS_WITHOUT:.0f} s, expected new ones. "
+                "Finished runs are kept; the same command goes on from there."
+            )
+        for address in sorted(workers - {one.address for one in self.under_way.values()}):
+            process = self._process(address)
+            if process is None and self.client.cluster is not None:  # it begins, or is about to end
+                continue
+            chosen = self._next()
+            if chosen is not None:
+                spec, alone = chosen
                 name = f"{TOPIC}-{spec.key}-{self.deaths[spec.key]}-{self.client.id}"
                 future = self.client.submit(
-                    cell, spec.to_json(), self.place, self.threads, key=name, pure=False, workers=[address]
+                    cell, *self.task.arguments(spec), key=name, pure=False, workers=[address]
                 )
-                self.under_way[future] = (spec, address)
+                self.under_way[future] = UnderWay(spec, address, process, alone)
+
+    def _next(self) -> tuple[RunSpec, str] | None:
+        """The first waiting cell that may run beside those under way, and its name to be alone."""
+        busy = {one.name for one in self.under_way.values()}
+        for at, spec in enumerate(self.waiting):
+            name = self.task.alone(spec)
+            if not name or name not in busy:
+                del self.waiting[at]
+                return spec, name
+        return None
+
+    def _process(self, address: str) -> Any:
+        """The process of a worker that this one has started, None unless it is at work.
+
+        A nanny that is starting the next one still has the address of the last. So the process is asked for
+        first: that it is another's shows in what is asked for after it.
+        """
+        for nanny in list(getattr(self.client.cluster, "workers", {}).values()):
+            worker = nanny.process
+            process = getattr(worker, "process", None)
+            if process is not None and worker.status == Status.running and worker.worker_address == address:
+                return process
+        return None
 
     def ended(self) -> Iterator[Outcome]:
         """Those that have come to an end; waits a little for the first."""
+        if not self.under_way:
+            sleep(SECONDS / 10)
         with suppress(TimeoutError):
             wait(list(self.under_way), timeout=SECONDS, return_when="FIRST_COMPLETED")
         workers = self.workers()
-        for future, (spec, address) in list(self.under_way.items()):
+        for future, one in list(self.under_way.items()):
             try:
                 if future.done():
-                    outcome = self._result(future, spec)
-                elif address in workers:
+                    outcome = self._result(future, one)
+                elif one.address in workers:
                     continue
                 else:
-                    outcome = self._lost(spec)
+                    outcome = self._lost(one)
             except TimeoutError:  # it was done, but what it returned is slow to come, or gone with its worker
                 continue
             del self.under_way[future]
@@ -229,24 +229,33 @@ class Cells:
                 yield outcome
 
     def workers(self) -> set[str]:
-        """Addresses of those that are there now."""
+        """Addresses of those that are there now; what is missing of our own, given up by its nanny, comes."""
+        cluster = self.client.cluster
+        if cluster is not None and len(cluster.workers) < len(cluster.worker_spec):
+            cluster.scale(len(cluster.worker_spec))
         return set(self.client.nthreads())
 
-    def _result(self, future: Future, spec: RunSpec) -> Outcome | None:
+    def _result(self, future: Future, one: UnderWay) -> Outcome | None:
         try:
             return future.result(timeout=SECONDS_TO_COME)
         except TimeoutError:
             raise
         except (KilledWorker, CancelledError):
-            return self._lost(spec)
+            return self._lost(one)
         except Exception as error:  # what came back cannot be read
-            return failure(spec, error)
+            return failure(one.spec, error)
 
-    def _lost(self, spec: RunSpec) -> Outcome | None:
+    def _lost(self, one: UnderWay) -> Outcome | None:
         """None for a cell that is tried once more."""
+        spec = one.spec
         self.deaths[spec.key] += 1
+        if not one.over():
+            return failure(spec, RuntimeError("its worker process was lost and does not end"))
         if self.deaths[spec.key] <= RETRIES:
-            self.waiting.append(spec)
+            if one.name:  # others wait for it
+                self.waiting.appendleft(spec)
+            else:
+                self.waiting.append(spec)
             return None
         return failure(spec, RuntimeError("its worker process died twice (killed, or out of memory)"))
 
@@ -257,21 +266,30 @@ def compare_on(
     store: Store,
     progress: Progress = silent,
     data_dir: str | Path | None = None,
+    execute: Execute | None = None,
+    alone: Callable[[RunSpec], str] = free,
     threads: int | None = None,
+    shared: bool = False,
 ) -> list[Outcome]:
-    """As `compare.compare`, on the workers of `client`."""
+    """As `compare.compare`, on the workers of `client`.
+
+    shared: whether workers see the files of this process; if so runs are saved on their way. execute, alone:
+    see `Task`; what `execute` writes beside the outcome it must see to itself.
+    """
     place = None if data_dir is None else str(Path(data_dir).absolute())
+    folder = store.folder.absolute() if shared else None
     for name in dict.fromkeys(spec.data for spec in specs):
         dataset(name, place)
     found = {spec.key: store.get(spec.key) for spec in specs}
     missing = {s.key: s for s in specs if not _finished(found[s.key])}
     done = len(found) - len(missing)
-    cells, shares = Cells(client, list(missing.values()), place, threads), Shares()
+    cells = Cells(client, list(missing.values()), Task(place, threads, folder, execute, alone))
+    shares = Shares()
     client.subscribe_topic(TOPIC, shares.hear)
     try:
         while cells:
             cells.send(cells.workers())
-            at_work = [spec for spec, _ in cells.under_way.values()] or list(cells.waiting)
+            at_work = [one.spec for one in cells.under_way.values()] or list(cells.waiting)
             progress(done + shares.total([spec.key for spec in at_work]), at_work[0], None)
             for outcome in cells.ended():
                 spec = outcome.spec

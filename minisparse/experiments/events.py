@@ -73,7 +73,8 @@ def change_of(before: Weight, after: Weight) -> Change:
 
     values = both(lambda w: w.dense().copy())
     extra = {key: p.value.copy() for key, p in after.params().items()}
-    matrix = extra.pop("weight", values[1])
+    extra.pop("weight", None)
+    matrix = after.trained().copy()
     if not np.allclose(np.where(after.mask, matrix, 0), matrix * 0 + values[1], *CLOSE):
         extra = {"theta": matrix} | extra
     kinds, kept, masks = (both(f) for f in (lambda w: type(w).__name__, lambda w: w.kept, lambda w: w.mask))

@@ -5,7 +5,7 @@ Win. AAAI 2022. arXiv:2010.03533
 
 Compared at the same random masks (ERK): weights drawn for a dense layer, and weights drawn for each unit's
 own fan-in (`sparse-init`); with them the dense network and RigL, whose exchanges raise the gradient. Measured
-while training: |dL/dw|^2 on the probe sample, over present weights and all other parameters.
+while training: |dL/dw|^2 on the probe sample, over present weights and all other parameters (`flow_traces`).
 
 The second comparison needs no training: in a deep ReLU network, how the signal goes from layer to layer.
 """
@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minisparse.curvature.flow import gradient_flow, signal
+from minisparse.curvature.flow import signal
+from minisparse.experiments.flow_traces import Trace
 from minisparse.experiments.plan import REFERENCE
-from minisparse.experiments.runner import execute
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.summary import level, mean, spread
 from minisparse.experiments.theme import LIGHT, MARKERS, Theme, themed
@@ -35,7 +34,6 @@ from minisparse.sparsity.allocation import Uniform
 from minisparse.sparsity.pattern import Unstructured
 from minisparse.sparsity.select import select
 from minisparse.sparsity.sparse_init import initialise_for_masks
-from minisparse.training.state import TrainState
 
 # what is compared -> (method, settings); exchanges as often as the default comparison makes them
 KINDS: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -45,23 +43,8 @@ KINDS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 DENSE = "dense network"
 SPARSITIES = (0.9, 0.98, 0.99)
-POINTS = 60
 WIDTH, HIDDEN = 300, 10
 DEEP = "-".join([f"mlp:{WIDTH}", *[str(WIDTH)] * HIDDEN, "10"])
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Squared gradient norms of one training at some steps, 0 and the last among them.
-
-    kind: DENSE or one of KINDS.
-    """
-
-    kind: str
-    spec: RunSpec
-    steps: tuple[int, ...]
-    flows: tuple[float, ...]
-    accuracy: float
 
 
 def plan(
@@ -78,20 +61,6 @@ def plan(
                 chosen = {**settings, "sparsity": sparsity}
                 found.append((kind, RunSpec(method, tuple(chosen.items()), seed=seed, **common)))
     return found
-
-
-def trace(kind: str, spec: RunSpec, data_dir: str | Path | None = None) -> Trace:
-    """Train once and measure at some sixty steps."""
-    steps: list[int] = []
-    flows: list[float] = []
-
-    def watch(state: TrainState) -> None:
-        if state.step % max(1, state.horizon // POINTS) == 0 or state.step == state.horizon:
-            steps.append(state.step)
-            flows.append(gradient_flow(state.network, state.loss, state.probe_x, state.probe_t))
-
-    outcome = execute(spec, data_dir, watch)
-    return Trace(kind, spec, tuple(steps), tuple(flows), outcome.accuracy)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     <folder>/results.sqlite        one row per run: key, status, outcome as JSON, SHA-256 of that text
     <folder>/networks/<key>/       a checkpoint, see `minisparse.training.checkpoint`
+    <folder>/unfinished/<key>/     snapshots of a run under way, written by what runs it: `runner.unfinished`
 
 The journal is a write-ahead log with full synchronisation: what `put` has returned from survives a
 crash. A network is written before its row, so a row never promises a network that is not there.
@@ -23,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 
 from minisparse.errors import CheckpointError, UnknownNameError, UsageError
-from minisparse.experiments.runner import Outcome
+from minisparse.experiments.runner import FINISHED, UNFINISHED, Outcome
 from minisparse.nn.network import Network
-from minisparse.training import checkpoint, files
+from minisparse.training import checkpoint, files, snapshot
 
 FILE = "results.sqlite"
 NETWORKS = "networks"
@@ -46,7 +47,8 @@ class Store:
     """Results in a folder, which is made if it is missing. A context manager; close it when done.
 
     CheckpointError, naming the file, when it is damaged, not a store, or of a newer version; OSError when
-    the disk refuses or is full. What a process that was killed left half written is removed.
+    the disk refuses or is full. What a process that was killed left half written is removed, and snapshots
+    of runs that are finished.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -65,7 +67,7 @@ class Store:
         try:
             with self._reported():
                 self._open()
-            _sweep(self.folder)
+            self._sweep()
         except BaseException:
             self._rows.close()
             raise
@@ -94,7 +96,10 @@ class Store:
         return None if row is None else self._decode(key, *row)
 
     def put(self, outcome: Outcome) -> None:
-        """Keep an outcome, and its network if it has one, in place of an earlier one of the same spec."""
+        """Keep an outcome, and its network if it has one, in place of an earlier one of the same spec.
+
+        Once a run is finished its snapshots are removed.
+        """
         key = outcome.spec.key
         text = json.dumps(outcome.to_json(), sort_keys=True, allow_nan=False)
         values = (key, outcome.status, text, _digest(text))
@@ -103,6 +108,13 @@ class Store:
                 settings = dict(outcome.spec.settings)
                 checkpoint.save(outcome.network, self._place(key), outcome.spec.method, settings)
             self._rows.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", values)
+        if outcome.finished:
+            self.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Remove the snapshots of a run under way, so that it starts from the beginning."""
+        for place in (self.folder / UNFINISHED).glob(f"{key}*"):
+            snapshot.discard(place)
 
     def all(self) -> list[Outcome]:
         """Every outcome, in the order of their keys."""
@@ -153,6 +165,17 @@ class Store:
     ) -> None:
         self.close()
 
+    def _sweep(self) -> None:
+        """Remove what processes that were killed left half written, or did not come to remove."""
+        under_way = list((self.folder / UNFINISHED).glob("*"))
+        for place in (self.folder, self.folder / "plots", *(self.folder / NETWORKS).glob("*"), *under_way):
+            files.sweep_temporary(place)
+        for place in under_way:
+            with self._reported():
+                row = self._rows.execute("SELECT status FROM runs WHERE key = ?", (place.name,)).fetchone()
+            if row is not None and row[0] in FINISHED:
+                snapshot.discard(place)
+
     def _place(self, key: str) -> Path:
         return self.folder / NETWORKS / key
 
@@ -195,12 +218,6 @@ class Store:
             f"results file '{self.path}' is damaged: got {said}, expected a whole results file. Move it away "
             "and run again."
         )
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed left half written."""
-    for place in (folder, folder / "plots", *(folder / NETWORKS).glob("*")):
-        files.sweep_temporary(place)
 
 
 def _digest(text: str) -> str:

@@ -12,11 +12,13 @@ its round, and has that run's key in the store. It is not made from the beginnin
 last training are the ladder's, so the last training alone is run, on the ticket, from the step at which it
 begins. Nothing depends on what came before but masks and rewound weights; the results are the same bits.
 
-Tickets are kept beside the store, so that an interrupted experiment goes on where it was.
+Tickets are kept beside the store as they are found, so that an interrupted experiment goes on where it was:
+the ladder and every last training from its last snapshot, and no ladder is climbed twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,9 +30,10 @@ import numpy as np
 
 from minisparse.errors import CheckpointError, UsageError
 from minisparse.experiments.cells import Cell
-from minisparse.experiments.runner import Outcome, carry_out, dataset
+from minisparse.experiments.runner import Outcome, carry_out, dataset, unfinished
 from minisparse.experiments.runner import execute as execute_spec
 from minisparse.experiments.spec import RunSpec
+from minisparse.experiments.waypoints import Waypoints
 from minisparse.methods.base import Method, dense_weights, rounded, take_away
 from minisparse.nn.models import build
 from minisparse.nn.network import Network
@@ -40,7 +43,9 @@ from minisparse.sparsity.count import check_share, check_sparsity, check_whole
 from minisparse.sparsity.parse import to_text
 from minisparse.sparsity.pattern import Unstructured
 from minisparse.sparsity.schedule import geometric_levels
-from minisparse.training import checkpoint
+from minisparse.training.checkpoint import MANIFEST, write_atomic
+from minisparse.training.keeper import Keeping
+from minisparse.training.snapshot import discard
 from minisparse.training.state import TrainState
 
 SHARE = 0.2  # what a round removes of what is left, if nothing else is said
@@ -51,8 +56,21 @@ LABELS: dict[Control, str] = {
     Invert(): "inverted",
 }
 ARMS = (Untouched(), Reinit(), Shuffle())
+FOLDER = "tickets"
+ROUND = "round-{:02d}"
+DIVERGED = "diverged"  # a file beside the tickets of a ladder that has fewer than it should
 Progress = Callable[[TrainState], None]
-Masks = Mapping[str, Array]
+
+
+class Masks(dict[str, Array]):
+    """Masks (out, in) by layer. As text their SHA-256, by which `training.keeper` tells runs apart."""
+
+    def __repr__(self) -> str:
+        found = hashlib.sha256()
+        for name, mask in self.items():
+            found.update(f"{name} {mask.shape}".encode())
+            found.update(np.packbits(mask, axis=None).tobytes())
+        return found.hexdigest()[:16]
 
 
 def rounds_for(sparsity: float, share: float = SHARE) -> int:
@@ -74,8 +92,11 @@ class Continued(Method):
 
     step: int
     clock: int
-    masks: Masks = field(hash=False)
+    masks: Mapping[str, Array] = field(hash=False)
     control: Control = ARMS[0]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "masks", Masks(self.masks))
 
     def length(self, horizon: int) -> int:
         return self.step + horizon - self.clock
@@ -85,14 +106,6 @@ class Continued(Method):
         origin = dense_weights(state.network)
         state.rewire(dict(self.masks))
         take_away(state, self.control, Unstructured(), origin)
-
-
-@dataclass
-class Found:
-    """What a ladder leaves: the network of step k, dense, and the masks after each round."""
-
-    start: dict[str, Array] = field(default_factory=dict)
-    masks: list[dict[str, Array]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -163,100 +176,130 @@ class Ladder:
 
 
 class Climb:
-    """Runs the cells of a ladder; `execute` goes where `compare` expects one."""
+    """Runs the cells of a ladder; `execute` goes where `compare` expects one, here or in a worker.
+
+    A cell whose ladder has not been climbed, or whose tickets are damaged, climbs it first.
+    """
 
     def __init__(self, ladder: Ladder, folder: Path) -> None:
-        """folder: where the tickets are kept."""
-        self.ladder, self.folder = ladder, folder
+        """folder: of the results, where tickets are kept and runs are saved on their way."""
+        self.ladder, self.folder = ladder, folder.absolute()
         self.cells = {cell.spec.key: cell for cell in ladder.cells}
-        self.key = ""
-        self.found = Found()
+        self.chains = {seed: ladder.chain(seed) for seed in ladder.seeds}
+        self.climbed: set[str] = set()
 
     def execute(self, spec: RunSpec, data_dir: str | Path | None, progress: Progress) -> Outcome:
         """The outcome of a spec of the ladder, as `runner.execute` would have it."""
-        cell = self.cells[spec.key]
+        cell, chain = self.cells[spec.key], self.chains[spec.seed]
         if not cell.rung:
-            return execute_spec(spec, data_dir, progress)
-        chain = self.ladder.chain(spec.seed)
+            return execute_spec(spec, data_dir, progress, Keeping(unfinished(self.folder, spec)))
         if spec.key == chain.key:
             return self._climb(chain, data_dir, progress)
-        found = self._tickets(chain, data_dir, progress)
-        if len(found.masks) < cell.rung:  # training diverged on the way, as this run would
-            return execute_spec(spec, data_dir, progress)
+        ticket = self._ticket(chain, cell.rung, data_dir, progress)
+        if ticket is None:  # training diverged on the way, as this run would
+            return execute_spec(spec, data_dir, progress, Keeping(unfinished(self.folder, spec)))
         data = dataset(spec.data, None if data_dir is None else str(data_dir))
         network = build(spec.model, data, spec.seed, spec.init).astype(np.dtype(spec.dtype))
-        network.restore(found.start)
-        method = continued(spec, found, cell.rung, data.n_train, cell.control)
-        return carry_out(spec, network, method, data, progress)
+        network.restore(ticket[0])
+        method = continued(spec, ticket[1], cell.rung, data.n_train, cell.control)
+        place = unfinished(self.folder, spec, "last-training")
+        return carry_out(spec, network, method, data, progress, Keeping(place))
+
+    def alone(self, spec: RunSpec) -> str:
+        """The ladder that this cell may have to climb, which no two cells may do at the same time."""
+        chain = self.chains[spec.seed]
+        if chain.key not in self.climbed and self._whole(chain):
+            self.climbed.add(chain.key)
+        return chain.key if self.cells[spec.key].rung and chain.key not in self.climbed else ""
+
+    def _whole(self, chain: RunSpec) -> bool:
+        """Whether all tickets of a ladder are there, or no more are to come."""
+        way = self._tickets(chain)
+        if (way.folder / DIVERGED).exists():
+            return True
+        if not (way.folder / ROUND.format(self.ladder.height) / MANIFEST).exists():
+            return False
+        try:
+            way.passed(self.ladder.height)
+        except CheckpointError:
+            return False
+        return True
+
+    def _tickets(self, chain: RunSpec) -> Waypoints:
+        """The tickets of a ladder by the number of their round."""
+        rounds = {rung: ROUND.format(rung) for rung in range(self.ladder.height + 1)}
+        return Waypoints(self._place(chain), rounds)
+
+    def forget(self) -> None:
+        """Let no ticket be found, so that all ladders are climbed anew."""
+        for chain in self.chains.values():
+            self._tickets(chain).forget()
+            (self._place(chain) / DIVERGED).unlink(missing_ok=True)
+
+    def _place(self, chain: RunSpec) -> Path:
+        return self.folder / FOLDER / chain.key
 
     def _climb(self, chain: RunSpec, data_dir: str | Path | None, progress: Progress) -> Outcome:
-        self.key, self.found = "", Found()
-        collect = collector(chain, self.found)
+        data = dataset(chain.data, None if data_dir is None else str(data_dir))
+        way = Waypoints(self._place(chain), stations(chain, data.n_train))
+        place = unfinished(self.folder, chain, "ladder")
+        way.check(place)
 
         def watch(state: TrainState) -> None:
-            collect(state)
+            way(state)
             progress(state)
 
-        outcome = execute_spec(chain, data_dir, watch)
-        self.key = chain.key
-        if outcome.status != "diverged":
-            keep(self.found, chain, data_dir, self.folder)
+        outcome = execute_spec(chain, data_dir, watch, Keeping(place))
+        if outcome.steps < max(way.steps):
+            way.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(way.folder / DIVERGED, f"{outcome.note}\n".encode())
         return outcome
 
-    def _tickets(self, chain: RunSpec, data_dir: str | Path | None, progress: Progress) -> Found:
-        if self.key != chain.key:
+    def _ticket(
+        self, chain: RunSpec, rung: int, data_dir: str | Path | None, progress: Progress
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        """(state of step k, masks) of a round; None if its ladder ended before."""
+        way = self._tickets(chain)
+        for attempt in range(2):
             try:
-                self.found, self.key = kept(chain, self.ladder.height, self.folder), chain.key
+                return way.load(ROUND.format(0)).state(), way.load(ROUND.format(rung)).masks()
             except CheckpointError:
-                self._climb(chain, data_dir, progress)
-        return self.found
+                if attempt == 0 and not (way.folder / DIVERGED).exists():
+                    self._climb(chain, data_dir, progress)
+                    discard(unfinished(self.folder, chain, "ladder"))
+        return None
 
 
-def collector(chain: RunSpec, found: Found) -> Progress:
-    """A callback for the run of a ladder that notes its network at step k and the masks of all rounds."""
+def stations(chain: RunSpec, samples: int) -> dict[int, str]:
+    """Step -> name of the networks a ladder leaves: that of step k, dense, and the ticket of each round.
+
+    UsageError if k is the end of a training.
+    """
     method = chain.build()
-
-    def watch(state: TrainState) -> None:
-        k = rounded(method.rewind, state.horizon)  # type: ignore[attr-defined]
-        if state.step == k:
-            found.start = state.network.state()
-        done, rest = divmod(state.step - state.horizon, state.horizon - k)
-        if state.step >= state.horizon and rest == 0 and done < len(method.levels):  # type: ignore[attr-defined]
-            found.masks.append(state.network.masks())
-
-    return watch
+    horizon, k = _begin(chain, samples)
+    if k == horizon:
+        raise UsageError(
+            f"rewind: got step {k:,}, expected one before the end of a training of {horizon:,} steps."
+        )
+    rounds = range(len(method.levels))  # type: ignore[attr-defined]
+    return {k: ROUND.format(0)} | {horizon + j * (horizon - k): ROUND.format(j + 1) for j in rounds}
 
 
-def continued(spec: RunSpec, found: Found, rung: int, samples: int, control: Control) -> Continued:
-    """The last training of `spec`, whose masks are those after `rung` rounds of its ladder."""
-    method = spec.build()
+def _begin(spec: RunSpec, samples: int) -> tuple[int, int]:
+    """(steps of one training, k)."""
     horizon = spec.epochs * -(-samples // spec.batch)
-    k = rounded(method.rewind, horizon)  # type: ignore[attr-defined]
-    return Continued(horizon + (rung - 1) * (horizon - k), k, found.masks[rung - 1], control)
+    return horizon, rounded(spec.build().rewind, horizon)  # type: ignore[attr-defined]
 
 
-def _place(chain: RunSpec, rung: int, folder: Path) -> Path:
-    return folder / chain.key / f"round-{rung:02d}"
+def continued(
+    spec: RunSpec, masks: Mapping[str, Array], rung: int, samples: int, control: Control
+) -> Continued:
+    """The last training of `spec`, whose masks are those after `rung` rounds of its ladder."""
+    horizon, k = _begin(spec, samples)
+    return Continued(horizon + (rung - 1) * (horizon - k), k, masks, control)
 
 
-def keep(found: Found, chain: RunSpec, data_dir: str | Path | None, folder: Path) -> None:
-    """Write the tickets of a ladder as checkpoints, round 0 being the dense network of step k."""
-    data = dataset(chain.data, None if data_dir is None else str(data_dir))
-    network = build(chain.model, data, chain.seed, chain.init).astype(np.dtype(chain.dtype))
-    for rung, masks in enumerate([None, *found.masks]):
-        network.restore(found.start)
-        if masks is not None:
-            impose(network, masks)
-        checkpoint.save(network, _place(chain, rung, folder), chain.method, dict(chain.settings))
-
-
-def kept(chain: RunSpec, rounds: int, folder: Path) -> Found:
-    """The tickets that `keep` wrote; CheckpointError if one is missing or damaged."""
-    networks = [checkpoint.load(_place(chain, rung, folder)) for rung in range(rounds + 1)]
-    return Found(networks[0].state(), [network.masks() for network in networks[1:]])
-
-
-def impose(network: Network, masks: Masks) -> None:
+def impose(network: Network, masks: Mapping[str, Array]) -> None:
     """Prune a network to these masks (out, in) by layer."""
     for name, layer in network.prunable().items():
         layer.weight.rewire(masks[name])

@@ -11,6 +11,8 @@ from the beginning of its own schedule. It is compared with the target's own tic
 the same head: the body's mask shuffled within each layer (counts kept; uniform masks over all layers would
 fail for another reason), and the body's weights drawn anew.
 
+Trainings are kept and found again, see `experiments.trainings`.
+
 Data sets must agree in the size of their images. The embedded digits count the black points in 4x4 fields of
 a 32x32 bitmap, and `fields` does the same to 28x28 pictures: padded to 32x32, averaged over 4x4.
 """
@@ -28,10 +30,10 @@ from numpy.random import Generator
 from minisparse.data.dataset import Dataset
 from minisparse.errors import ShapeError, UsageError
 from minisparse.experiments.connectivity import ticket
-from minisparse.experiments.runner import dataset, trained
-from minisparse.experiments.spec import RunSpec
+from minisparse.experiments.runner import dataset
 from minisparse.experiments.summary import mean, spread
 from minisparse.experiments.tickets import Continued, Ladder, impose
+from minisparse.experiments.trainings import Trainings, horizon, planned
 from minisparse.methods.base import layer_shapes
 from minisparse.nn.network import Network
 from minisparse.nn.param import Param
@@ -128,37 +130,50 @@ def transfers(
     rounds: int | None = None,
     rewind: float = 0.0,
     tell: Callable[[str], None] = lambda text: None,
+    kept: Trainings | None = None,
 ) -> list[dict[str, Any]]:
-    """Test accuracies on the target, a row per level and arm: mean and spread over seeds."""
+    """Test accuracies on the target, a row per level and arm: mean and spread over seeds.
+
+    tell, kept: as of `connectivity.stability`.
+    """
     first, second = dataset(source, data_dir), dataset(target, data_dir)
     small = min((first.sample_shape, second.sample_shape), key=prod)
     first, second = fitted(first, small), fitted(second, small)
     ladder = Ladder(tuple(sparsities), tuple(seeds), rounds=rounds, rewind=rewind, training=training)
     found: dict[tuple[float, str], list[float]] = {}
-    for seed in seeds:
-        tell(f"tickets of {first.name} and of {second.name}, seed {seed}")
-        for level, arm, accuracy in _arms(ladder, seed, first, second):
-            found.setdefault((level, arm), []).append(accuracy)
+    with planned(kept, len(seeds) * _steps(ladder, first, second)) as made:
+        for seed in seeds:
+            for level, arm, accuracy in _arms(made, ladder, seed, first, second):
+                found.setdefault((level, arm), []).append(accuracy)
+            tell(f"tickets of {first.name} and of {second.name}, seed {seed}")
     return [
         {"level": level, "arm": arm, "accuracy": mean(a), "spread": spread(a), "runs": len(a)}
         for (level, arm), a in found.items()
     ]
 
 
-def _arms(ladder: Ladder, seed: int, source: Dataset, target: Dataset) -> list[tuple[float, str, float]]:
+def _steps(ladder: Ladder, source: Dataset, target: Dataset) -> int:
+    """Steps of the trainings of one seed: a ladder on each, and all arms on the target."""
+    spec = ladder.chain(ladder.seeds[0])
+    there, here = horizon(spec, source), horizon(spec, target)
+    length = spec.build().length
+    return length(there) + length(here) + len(ARMS) * len(ladder.rungs) * here
+
+
+def _arms(
+    made: Trainings, ladder: Ladder, seed: int, source: Dataset, target: Dataset
+) -> list[tuple[float, str, float]]:
     spec = ladder.chain(seed)
-    (start, there), (own, here) = ticket(spec, source), ticket(spec, target)
+    (start, there), (own, here) = ticket(made, spec, source), ticket(made, spec, target)
     scores = []
     for rung in ladder.rungs:
-        if len(there.masks) < rung or len(here.masks) < rung:
+        if len(there) < rung or len(here) < rung:
             continue
-        rng = generator(seed, "transfer", step=rung)
+        level, rng = ladder.levels[rung - 1], generator(seed, "transfer", step=rung)
         # one stream for both heads: from a data set to itself the two tickets are the same
         moved, native = (
-            transfer(
-                network, found.masks[rung - 1], target.outputs, generator(seed, "transfer head", step=rung)
-            )
-            for network, found in ((start, there), (own, here))
+            transfer(network, masks[rung - 1], target.outputs, generator(seed, "transfer head", step=rung))
+            for network, masks in ((start, there), (own, here))
         )
         networks = (
             moved,
@@ -167,10 +182,6 @@ def _arms(ladder: Ladder, seed: int, source: Dataset, target: Dataset) -> list[t
             renewed(moved, rng),
         )
         for arm, network in zip(ARMS, networks, strict=True):
-            scores.append((ladder.levels[rung - 1], arm, _accuracy(spec, network, target)))
+            label, method = f"{arm}, {level:.4f} sparse, seed {seed}", Continued(0, 0, network.masks())
+            scores.append((level, arm, made.train(label, spec, network, method, target, seed).accuracy))
     return scores
-
-
-def _accuracy(spec: RunSpec, network: Network, data: Dataset) -> float:
-    """Test accuracy after a training with the network's own masks, from step 0."""
-    return trained(spec, network, Continued(0, 0, network.masks()), data, spec.seed).accuracy

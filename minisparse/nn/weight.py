@@ -121,6 +121,10 @@ class Weight(ABC):
         array had in the old one, or -1 if it is new or absent. The optimiser moves its slots by it.
         """
 
+    def trained(self) -> Array:
+        """The matrix (out, in) that is trained where W is made from another one; else W, `dense`."""
+        return self.dense()
+
     def without(self, rows: Array, columns: Array) -> Weight:
         """A masked weight that lacks these rows and columns; all taps of an input channel leave together."""
         kh, kw = self.geometry[2:]

@@ -88,6 +88,9 @@ class DCTWeight(Weight):
         along = (rdy * cosine_rows(x, out)).sum() + (dy * cosine_rows(rx, out)).sum()
         self.scale.rgrad = np.full(1, along, dtype=self.scale.value.dtype)
 
+    def trained(self) -> Array:
+        return self.sparse.dense()
+
     def assign(self, dense: Array) -> None:
         """S at its present entries such that W is `dense` there; alpha stays."""
         self.sparse.assign(dense - self.scale.value * self.offset())

@@ -63,6 +63,10 @@ class Reparametrised(Weight):
     def dense(self) -> Array:
         return np.where(self.carrier.mask, self.effective(), 0)
 
+    def trained(self) -> Array:
+        own = self.params().get("weight")
+        return self.dense() if own is None else own.value
+
     def _load(self, mode: Mode) -> None:
         matrix, held = self.draw(mode), self.carrier.param
         if held.value.dtype != matrix.dtype:

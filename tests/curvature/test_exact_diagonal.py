@@ -25,16 +25,21 @@ from minisparse.nn import (
 from tests.architectures import PIECEWISE_LINEAR, SMALL
 from tests.curvature.nets import CURVED, LOSSES, Case, batch_norm, case, linear, mlp, random_case, small_cnn
 from tests.curvature.oracles import close, diagonal_by_complex_step
+from tests.reliability.counts import examples
 
 ALL_CURVED = replace(SMALL, activations=tuple(CURVED), norm=0.5)
 BLOCKS = replace(ALL_CURVED, residual=0.8, depth=4, width=3)
 
 
 @pytest.mark.parametrize("space", [SMALL, ALL_CURVED, BLOCKS], ids=["any", "curved", "blocks"])
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(examples(50, 50, 334)))
 def test_exact_equals_complex_step_on_random_networks(seed, space):
     c = random_case(np.random.default_rng(seed), space)
-    close(exact_diagonal(*c), diagonal_by_complex_step(c), rtol=1e-10, atol=1e-16)
+    want = diagonal_by_complex_step(c)
+    # in one network of a thousand the terms of a small array cancel
+    largest = max(np.abs(a).max(initial=0) for a in want.values())
+    floor = examples(1e-16, 1e-16, max(1e-16, 1e-12 * largest))
+    close(exact_diagonal(*c), want, rtol=1e-10, atol=floor)
 
 
 def contents(network):
@@ -93,7 +98,7 @@ def test_softmax_regression_in_closed_form():
         close(engine(*c), want, rtol=1e-13)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(examples(20, 100, 1_000)))
 def test_piecewise_linear_networks_have_no_curvature_of_their_own(seed):
     c = random_case(np.random.default_rng(seed), PIECEWISE_LINEAR)
     exact, ggn = exact_diagonal(*c), ggn_diagonal(*c)
@@ -102,7 +107,7 @@ def test_piecewise_linear_networks_have_no_curvature_of_their_own(seed):
         assert (ggn[name] >= 0).all()
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(examples(10, 100, 1_000)))
 def test_sum_of_per_sample_diagonals(seed):
     c = random_case(np.random.default_rng(seed), ALL_CURVED)
     n = len(c.x)

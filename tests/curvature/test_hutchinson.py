@@ -9,13 +9,14 @@ from minisparse.errors import UsageError
 from minisparse.nn import MSE, CrossEntropy, Linear, MaskedWeight, Network
 from tests.curvature.nets import Case, case, mlp, small_cnn
 from tests.curvature.oracles import close
+from tests.reliability.counts import examples
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mean_lies_within_four_standard_errors(seed):
     rng = np.random.default_rng(seed)
     c = case(mlp([3, 4, 3], "tanh", rng), CrossEntropy(), 5, rng)
-    estimate, error = (flatten(t) for t in hutchinson(*c, rng=rng, probes=400))
+    estimate, error = (flatten(t) for t in hutchinson(*c, rng=rng, probes=examples(400, 2_000, 20_000)))
     exact = flatten(exact_diagonal(*c))
     z = (estimate - exact) / error
     assert np.abs(z).max() < 4

@@ -21,6 +21,7 @@ from minisparse.errors import ShapeError, UnknownNameError, UsageError
 from minisparse.nn import EVAL, MSE, CrossEntropy
 from tests.curvature.nets import LOSSES, Case, case, mlp, random_case, small_cnn
 from tests.curvature.oracles import close, gradient_of_sample, product_by_complex_step
+from tests.reliability.counts import examples
 
 
 def random_tree(c: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def test_gradient_and_per_sample_gradients(seed):
     close({name: a.mean(axis=0) for name, a in each.items()}, g, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(examples(40, 100, 1_000)))
 def test_product_equals_complex_step(seed):
     rng = np.random.default_rng(seed)
     c = random_case(rng)
@@ -47,14 +48,15 @@ def test_product_equals_complex_step(seed):
     close(hvp(*c, v), product_by_complex_step(c, v), rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(examples(40, 100, 1_000)))
 def test_product_is_symmetric(seed):
     rng = np.random.default_rng(seed)
     c = random_case(rng)
     u, v = random_tree(c, rng), random_tree(c, rng)
     hu, hv = hvps(*c, [u, v])
     scale = np.sqrt(inner(u, u) * inner(hv, hv))
-    assert abs(inner(u, hv) - inner(v, hu)) <= 1e-12 * max(scale, 1e-300)
+    flat = 1e-3 * np.sqrt(inner(u, u) * inner(v, v))  # where there is no curvature rounding errors are left
+    assert abs(inner(u, hv) - inner(v, hu)) <= 1e-12 * max(scale, flat)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -5,16 +5,8 @@ import pytest
 
 from minisparse.curvature import gradient
 from minisparse.data.batches import probe
-from minisparse.experiments.gradient_flow import (
-    DENSE,
-    KINDS,
-    Trace,
-    flow_figure,
-    plan,
-    rows,
-    signals,
-    trace,
-)
+from minisparse.experiments.flow_traces import Trace, trace
+from minisparse.experiments.gradient_flow import DENSE, KINDS, flow_figure, plan, rows, signals
 from minisparse.experiments.runner import dataset
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.theme import DARK

@@ -11,6 +11,7 @@ from minisparse.errors import CheckpointError, UnknownNameError, UsageError
 from minisparse.experiments.runner import Outcome, execute, failure
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import FILE, Store
+from minisparse.training import files
 
 
 def some(seed: int = 0) -> Outcome:
@@ -35,6 +36,35 @@ def test_what_was_put_is_there_for_another_process(store: Store) -> None:
     assert raw.execute("SELECT key, status FROM runs").fetchall() == [(some().spec.key, "done")]
     raw.close()
     assert store._rows.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def snapshots(store: Store, name: str) -> Path:
+    """Files that look like a snapshot, with one half written by a process that is no more."""
+    place = store.folder / "unfinished" / name
+    place.mkdir(parents=True)
+    for file in ("step-000000006.json", "step-000000006-0123456789abcdef.safetensors"):
+        (place / file).touch()
+    (place / f"step-000000007.json.999999999{files.TEMPORARY}").touch()
+    return place
+
+
+def test_a_finished_run_leaves_no_snapshots_however_it_was_made(store: Store) -> None:
+    key = some().spec.key
+    own, other = [snapshots(store, f"{key}{part}") for part in ("", "-ladder")], snapshots(store, "0" * 16)
+    store.put(failure(some().spec, ValueError("x")))
+    assert all(place.exists() for place in own)
+    store.put(some())
+    assert not any(place.exists() for place in own) and len(list(other.iterdir())) == 3
+
+
+def test_what_a_killed_process_left_is_removed_when_a_store_is_opened(store: Store) -> None:
+    """Of a finished run its snapshots, of any other what is half written."""
+    store.put(some())
+    done, under_way = snapshots(store, some().spec.key), snapshots(store, some(1).spec.key)
+    traced = snapshots(store, f"{some().spec.key}-traced")  # perhaps at work on it again
+    with Store(store.folder):
+        assert not done.exists()
+        assert len(list(under_way.iterdir())) == len(list(traced.iterdir())) == 2
 
 
 def test_a_later_outcome_replaces_an_earlier_one(store: Store) -> None:

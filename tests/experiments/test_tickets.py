@@ -1,5 +1,6 @@
 """Tickets: the ladder's levels, the shortcut that gives the same bits, what is kept, and the tables."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
@@ -15,8 +16,10 @@ from minisparse.experiments.runner import Outcome, execute
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
 from minisparse.experiments.ticket_plots import accuracy_of_arms, barriers, learning_curves
-from minisparse.experiments.tickets import Climb, Ladder, rounds_for, scratch_cells
+from minisparse.experiments.tickets import Climb, Continued, Ladder, rounds_for, scratch_cells
 from minisparse.sparsity import Reinit, Shuffle, Untouched, combine
+from minisparse.training import checkpoint, keeper
+from minisparse.training.state import TrainState
 
 TINY = {"model": "mlp:64-12-10", "epochs": 2, "batch": 256}  # 6 steps an epoch
 LADDER = Ladder((0.5, 0.8), (0,), rounds=4, rewind=0.25, training=TINY)
@@ -62,47 +65,169 @@ def test_the_last_training_alone_gives_the_same_bits_as_the_whole_run(tmp_path: 
         assert curve(cell, short) == curve(cell, whole)
 
 
+def never(*parts: object) -> Outcome:
+    raise AssertionError("run again")
+
+
 def test_tickets_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     climb = Climb(LADDER, tmp_path)
     first = climb.execute(LADDER.chain(0), None, quiet)
-    assert len(climb.found.masks) == 4
     cell = next(c for c in LADDER.cells if c.arm == "shuffled mask" and c.rung < 4)
     expected = climb.execute(cell.spec, None, quiet)
-
-    def never(*parts: object) -> Outcome:
-        raise AssertionError("the ladder was climbed again")
-
     later = Climb(LADDER, tmp_path)
-    monkeypatch.setattr(later, "_climb", never)
-    assert later.execute(cell.spec, None, quiet).accuracy == expected.accuracy
-    for a, b in zip(later.found.masks, climb.found.masks, strict=True):
-        for name, mask in a.items():
-            np.testing.assert_array_equal(mask, b[name])
+    with monkeypatch.context() as patch:
+        patch.setattr(later, "_climb", never)
+        assert later.execute(cell.spec, None, quiet).accuracy == expected.accuracy
     # a damaged ticket is found anew
-    (place,) = tmp_path.glob("*/round-02/manifest.json")
+    (place,) = tmp_path.glob("tickets/*/round-02/manifest.json")
     place.write_text("{}")
+    with pytest.raises(AssertionError, match="run again"), monkeypatch.context() as patch:
+        patch.setattr(later, "_climb", never)
+        later.execute(cell.spec, None, quiet)
     again = Climb(LADDER, tmp_path)
     assert again.execute(cell.spec, None, quiet).accuracy == expected.accuracy
     assert first.accuracy == again.execute(LADDER.chain(0), None, quiet).accuracy
+    again.forget()
+    monkeypatch.setattr(again, "_climb", never)
+    with pytest.raises(AssertionError, match="run again"):
+        again.execute(cell.spec, None, quiet)
+
+
+def test_tickets_are_those_of_the_ladders_own_run(tmp_path: Path) -> None:
+    chain = LADDER.chain(0)
+    Climb(LADDER, tmp_path).execute(chain, None, quiet)
+    masks, horizon, k = [], 12, 3
+
+    def watch(state: TrainState) -> None:
+        if state.step >= horizon and (state.step - horizon) % (horizon - k) == 0:
+            masks.append(state.network.masks())
+
+    execute(chain, None, watch)
+    for rung, expected in enumerate(masks[:4], start=1):
+        found = checkpoint.load(tmp_path / "tickets" / chain.key / f"round-{rung:02d}").masks()
+        for name, mask in expected.items():
+            np.testing.assert_array_equal(found[name], mask)
+
+
+class Stop(Exception):
+    """In the middle of a run."""
+
+
+def stopping(step: int, seen: list[int]) -> Callable[[TrainState], None]:
+    def watch(state: TrainState) -> None:
+        seen.append(state.step)
+        if state.step == step:
+            raise Stop
+
+    return watch
+
+
+@pytest.mark.parametrize("step", [4, 12, 13, 25, 40, 48])
+def test_a_ladder_that_is_stopped_goes_on_from_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """12 steps, then 9 for each of 4 rounds: stopped before a snapshot, at a round, between, at the end."""
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+    whole = [Climb(LADDER, tmp_path / "whole").execute(c.spec, None, quiet) for c in LADDER.cells]
+    seen: list[int] = []
+    chain = LADDER.chain(0)
+    with pytest.raises(Stop):
+        Climb(LADDER, tmp_path).execute(chain, None, stopping(step, seen))
+    outcome = Climb(LADDER, tmp_path).execute(chain, None, stopping(-1, seen))
+    saved = (step - 1) // 6 * 6  # ends of epochs; stopped before the snapshot of the step itself
+    assert seen[step + 1] == (saved + 1 if saved else 0) and seen[-1] == 48
+    expected = next(o for o in whole if o.spec.key == chain.key)
+    assert repr(outcome.history) == repr(expected.history) and state_of(outcome) == state_of(expected)
+    monkeypatch.setattr(Climb, "_climb", never)
+    for cell, one in zip(LADDER.cells, whole, strict=True):
+        if cell.spec.key != chain.key:
+            other = Climb(LADDER, tmp_path).execute(cell.spec, None, quiet)
+            assert repr(other.history) == repr(one.history) and state_of(other) == state_of(one)
+
+
+def state_of(outcome: Outcome) -> dict[str, bytes]:
+    assert outcome.network is not None
+    return {key: value.tobytes() for key, value in outcome.network.state().items()}
+
+
+def test_a_snapshot_without_the_tickets_behind_it_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+    chain, seen = LADDER.chain(0), list[int]()
+    with pytest.raises(Stop):
+        Climb(LADDER, tmp_path).execute(chain, None, stopping(25, []))
+    (place,) = tmp_path.glob("tickets/*/round-01/manifest.json")
+    place.unlink()
+    Climb(LADDER, tmp_path).execute(chain, None, stopping(-1, seen))
+    assert seen[0] == 0 and place.exists()
+
+
+def test_a_last_training_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+    climb, seen = Climb(LADDER, tmp_path), list[int]()
+    cell = next(c for c in LADDER.cells if c.arm == "new weights" and c.rung == 4)
+    climb.execute(LADDER.chain(0), None, quiet)
+    whole = climb.execute(cell.spec, None, quiet)
+    (Store(tmp_path)).forget(cell.spec.key)
+    with pytest.raises(Stop):
+        climb.execute(cell.spec, None, stopping(44, seen))
+    outcome = climb.execute(cell.spec, None, stopping(-1, seen))
+    assert seen == [*range(39, 45), *range(43, 49)]
+    assert state_of(outcome) == state_of(whole) and repr(outcome.history) == repr(whole.history)
+
+
+def test_cells_of_one_ladder_wait_until_it_is_climbed(tmp_path: Path) -> None:
+    ladder = replace(LADDER, seeds=(0, 1))
+    climb = Climb(ladder, tmp_path)
+    names = {c.spec.key: climb.alone(c.spec) for c in ladder.cells}
+    assert {names[c.spec.key] for c in ladder.cells if c.rung and c.spec.seed == 0} == {ladder.chain(0).key}
+    assert {names[c.spec.key] for c in ladder.cells if not c.rung} == {""}
+    climb.execute(ladder.chain(0), None, quiet)
+    free = {c.spec.seed for c in ladder.cells if c.rung and not climb.alone(c.spec)}
+    assert free == {0}
+    (place,) = tmp_path.glob("tickets/*/round-02/manifest.json")
+    place.unlink()
+    assert Climb(ladder, tmp_path).alone(ladder.chain(0)) == ladder.chain(0).key
+
+
+def test_masks_of_a_continued_run_tell_it_from_others() -> None:
+    """As text, by which a snapshot is known; that of large arrays would be cut short."""
+    masks = {"fc1": np.zeros((100, 100), dtype=bool)}
+    other = {"fc1": masks["fc1"].copy()}
+    other["fc1"][50, 50] = True
+    texts = {repr(Continued(0, 0, m).masks) for m in (masks, other, dict(masks))}
+    assert len(texts) == 2
+    assert repr(Continued(0, 0, {"fc2": masks["fc1"]}).masks) not in texts
+
+
+def test_a_ladder_that_is_rewound_to_its_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="got step 12, expected one before the end"):
+        Climb(replace(LADDER, rewind=0.99), tmp_path).execute(
+            replace(LADDER, rewind=0.99).chain(0), None, quiet
+        )
 
 
 def test_finished_runs_are_not_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [cell.spec for cell in LADDER.cells]
-    climb = Climb(LADDER, store.folder / "tickets")
+    climb = Climb(LADDER, store.folder)
     first = compare(specs, store, execute=climb.execute)
-
-    def never(*parts: object) -> Outcome:
-        raise AssertionError("run again")
-
+    assert not list(store.folder.glob("unfinished/*"))
     again = compare(specs, store, execute=never)
     assert [o.accuracy for o in again] == [o.accuracy for o in first]
 
 
-def test_a_ladder_that_diverges_leaves_its_runs_to_diverge(tmp_path: Path) -> None:
+def test_a_ladder_that_diverges_leaves_its_runs_to_diverge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wild = replace(LADDER, training={**TINY, "rate": "constant:lr=1e30"})
     climb = Climb(wild, tmp_path)
     outcomes = [climb.execute(cell.spec, None, quiet) for cell in wild.cells]
     assert {o.status for o in outcomes} == {"diverged"}
+    # which is known from then on
+    monkeypatch.setattr(Climb, "_climb", never)
+    assert Climb(wild, tmp_path).execute(wild.cells[-1].spec, None, quiet).status == "diverged"
+    assert not climb.alone(wild.cells[-1].spec)
     rows = arm_rows(wild.cells, outcomes)
     assert all(isnan(row.accuracy) and isnan(row.early) for row in rows)
     learning_curves(curves(wild.cells, outcomes))

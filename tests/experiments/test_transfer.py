@@ -7,6 +7,8 @@ from minisparse.data.dataset import Dataset
 from minisparse.errors import ShapeError, UsageError
 from minisparse.experiments import realigned, transfer
 from minisparse.experiments.realigned import alignments
+from minisparse.experiments.tickets import Continued
+from minisparse.experiments.trainings import Trainings
 from minisparse.experiments.transfer import fields, fitted, renewed, shuffled_body, transfers
 from tests.methods.problems import conv_net, mlp
 
@@ -64,13 +66,16 @@ def test_the_controls_keep_counts_or_masks_and_leave_the_head_alone() -> None:
     assert (heads[2] != heads[1]).all()
 
 
-def test_training_the_ticket_leaves_the_body_as_sparse() -> None:
+def test_training_the_ticket_leaves_the_body_as_sparse(tmp_path) -> None:
     rng = np.random.default_rng(2)
     data = pictures(8)
     start = mlp((64, 9, 3), rng, dtype=np.float32)
     moved = transfer.transfer(start, ticket_of(start), 3, rng)
-    accuracy = transfer._accuracy(transfer.Ladder(training=TINY).chain(0), moved, data)
-    assert 0 <= accuracy <= 1
+    spec, method = transfer.Ladder(training=TINY).chain(0), Continued(0, 0, moved.masks())
+    found = Trainings(tmp_path).train("", spec, moved, method, data, 0)
+    assert 0 <= found.accuracy <= 1
+    for name, mask in moved.masks().items():
+        np.testing.assert_array_equal(found.network.masks()[name], mask)
 
 
 def test_fields_are_means_of_padded_squares() -> None:

@@ -39,26 +39,26 @@ NETWORKS = {
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("name", METHODS)
 def test_it_leaves_masked_weights_with_nothing_where_they_are_absent(name, kind):
-    network, optimizer, last = NETWORKS[kind](), SGD(0.9), []
+    network, last = NETWORKS[kind](), []
     data = clusters(np.random.default_rng(2), network.input_shape)
 
     def watch(state):
         layers = state.network.prunable()
         last[:] = [{n: (x.weight.dense().copy(), x.weight.mask) for n, x in layers.items()}, state]
 
-    run = train(network, data, METHODS[name], epochs=8, batch=16, optimizer=optimizer, progress=watch)
+    run = train(network, data, METHODS[name], epochs=8, batch=16, optimizer=SGD(0.9), progress=watch)
     before, state = last
     assert 0 < run.sparsity < 1
     keys = set(run.network.params())
     assert keys == set(network.params())
-    assert set(optimizer.slots) <= keys
+    assert set(state.optimizer.slots) <= keys
     for layer_name, layer in run.network.prunable().items():
         weight = layer.weight
         assert type(weight) is MaskedWeight
         assert not weight.dense()[~weight.mask].any()
         np.testing.assert_array_equal(weight.dense(), before[layer_name][0])
         np.testing.assert_array_equal(weight.mask, before[layer_name][1])
-        for slot in optimizer.slots.get(f"{layer_name}.weight", {}).values():
+        for slot in state.optimizer.slots.get(f"{layer_name}.weight", {}).values():
             assert not slot[~weight.mask].any()
     test = evaluate(run.network, state.loss, data.test_x, data.test_y)
     assert test == (run.history[-1].test_loss, run.history[-1].accuracy)

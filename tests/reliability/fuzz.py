@@ -31,12 +31,12 @@ from types import FrameType
 
 import numpy as np
 
+from tests.reliability.counts import PROFILES
 from tests.reliability.processes import ROOT, environment
 from tests.reliability.targets import TARGETS, Target
 
 MEMORY = 1 << 30
 SECONDS = 5.0
-PROFILES = ("dev", "ci", "nightly")
 FINDINGS = 10  # after so many a target is given up
 
 

@@ -25,12 +25,16 @@ def environment(mark: str = "", **more: str) -> dict[str, str]:
 
 
 def python(
-    arguments: Sequence[str], cwd: Path, limit: Callable[[], None] | None = None, **more: str
+    arguments: Sequence[str],
+    cwd: Path,
+    limit: Callable[[], None] | None = None,
+    seconds: float = 120,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
-    """A finished interpreter with these arguments."""
+    """A finished interpreter with these arguments. TimeoutExpired after so many seconds."""
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment(**more), preexec_fn=limit,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
 
 

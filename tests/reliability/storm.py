@@ -61,9 +61,9 @@ def outcome_table(folder: Path) -> list[dict[str, object]]:
         return ended([outcome.to_json() for outcome in store.all()])
 
 
-def networks(folder: Path) -> dict[str, bytes]:
+def networks(folder: Path, place: str = "networks") -> dict[str, bytes]:
     """Every file of every saved network."""
-    files = sorted((folder / "networks").rglob("*"))
+    files = sorted((folder / place).rglob("*"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 

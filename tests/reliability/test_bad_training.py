@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minisparse.data.dataset import Dataset
 from minisparse.errors import MinisparseError, NonFiniteError, UsageError
+from minisparse.experiments.runner import execute
+from minisparse.experiments.spec import RunSpec
+from minisparse.experiments.store import Store
 from minisparse.methods.base import Method
 from minisparse.methods.dense import Dense
 from minisparse.methods.registry import catalogue
@@ -20,6 +23,7 @@ from minisparse.nn.models import make
 from minisparse.nn.network import Network
 from minisparse.training import run as module
 from minisparse.training.run import Run, train
+from tests.reliability.counts import examples
 
 Array = np.ndarray
 SPARSE = [name for name, entry in catalogue().items() if "sparsity" in {f.name for f in fields(entry.cls)}]
@@ -117,6 +121,20 @@ def test_an_absurd_rate_ends_as_diverged_without_a_warning(model: str) -> None:
     assert run.status == "diverged" and np.isnan(run.accuracy) and run.steps < 12
 
 
+def test_a_run_that_diverged_is_a_result_and_keeps_its_network(tmp_path: Path) -> None:
+    spec = RunSpec("dense", model="mlp:64-6-10", epochs=1, batch=512, rate="constant:lr=1e30")
+    with np.errstate(all="ignore"):
+        outcome = execute(spec)
+    assert outcome.status == "diverged" and outcome.finished
+    with Store(tmp_path) as store:
+        store.put(outcome)
+        assert store.get(spec.key) is not None
+        kept = store.network(spec.key).state()
+    assert outcome.network is not None
+    for key, value in outcome.network.state().items():
+        np.testing.assert_array_equal(kept[key], value)
+
+
 def copies(x: Array) -> Array:
     return np.repeat(x[:1], len(x), axis=0)
 
@@ -149,7 +167,7 @@ def spread(x: Array) -> Array:
 
 # silent data, equal weights and single units are in the promises of every method (minisparse.testing) too
 FEWER = ("one sample", "layers of one", "columns a million apart")
-CHOSEN = FEWER if os.environ.get("MINISPARSE_RELIABILITY", "dev") == "dev" else tuple(PROBLEMS)
+CHOSEN = examples(FEWER, tuple(PROBLEMS), tuple(PROBLEMS))
 
 
 @pytest.mark.parametrize("problem", CHOSEN)

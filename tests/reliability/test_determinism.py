@@ -22,6 +22,7 @@ from minisparse.nn.models import make
 from minisparse.sparsity.allocation import ERK, Global, Uniform
 from minisparse.sparsity.pattern import Unstructured
 from minisparse.sparsity.select import select
+from tests.reliability.counts import examples
 from tests.reliability.determinism import RUNS, digest
 from tests.reliability.processes import python
 
@@ -30,12 +31,14 @@ TWO = {"NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
 PLACES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "plain": ([], ".", {"PYTHONHASHSEED": "0", "LC_ALL": "C", "TZ": "UTC"}),
     "elsewhere": (["--reversed"], "/", {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"}),
-    "later": (
-        ["--late"],
-        ".",
-        {"PYTHONHASHSEED": "2", **TWO},
-    ),
+    "later": (["--late"], ".", {"PYTHONHASHSEED": "2", **TWO}),
 }
+MORE: dict[str, tuple[list[str], str, dict[str, str]]] = {
+    "hash seed 3": (["--reversed", "--late"], "/", {"PYTHONHASHSEED": "3", "LC_ALL": "C"}),
+    "hash seed 4": ([], "/", {"PYTHONHASHSEED": "4", "TZ": "America/New_York"}),
+}
+PLACES |= examples({}, MORE, MORE)
+THREADS = (1, 2, 4)
 
 
 def digests(place: str, tmp_path: Path) -> dict[str, str]:
@@ -80,11 +83,12 @@ def test_equal_scores_give_equal_masks_on_any_number_of_threads(allocation) -> N
     shapes = layer_shapes(network)
     # a third of all scores are equal
     scores = {name: np.round(rng.standard_normal(shape.matrix), 1) for name, shape in shapes.items()}
-    one, two = (
-        on_threads(n, lambda: select(scores, shapes, 0.9, allocation, Unstructured())) for n in (1, 2)
+    one, *others = (
+        on_threads(n, lambda: select(scores, shapes, 0.9, allocation, Unstructured())) for n in THREADS
     )
     for name in scores:
-        np.testing.assert_array_equal(one[name], two[name])
+        for other in others:
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("float64", 1e-14)])
@@ -100,9 +104,10 @@ def test_a_step_agrees_over_numbers_of_threads(dtype: str, bound: float) -> None
         network.backward(loss.grad())
         return {name: p.grad.copy() for name, p in network.params().items()}
 
-    one, two = on_threads(1, gradients), on_threads(2, gradients)
+    one, *others = (on_threads(n, gradients) for n in THREADS)
     for name, g in one.items():
-        assert np.abs(g - two[name]).max() <= bound * np.abs(g).max(), name
+        for other in others:
+            assert np.abs(g - other[name]).max() <= bound * np.abs(g).max(), name
 
 
 def test_earlier_results_are_not_changed_by_later_runs() -> None:

@@ -14,6 +14,7 @@ from minisparse.cli.main import main
 from minisparse.experiments.runner import Outcome
 from minisparse.experiments.spec import RunSpec
 from minisparse.experiments.store import Store
+from tests.reliability.counts import examples
 from tests.reliability.processes import environment, file_size, python
 
 TINY = ["--model", "mlp:64-8-10", "--epochs", "1", "--batch", "512", "-q"]
@@ -32,7 +33,11 @@ def one_line(text: str) -> bool:
 
 
 # bytes that a file may have: nothing can be written, SQLite cannot, the network cannot, the row cannot
-@pytest.mark.parametrize("limit", [0, 4096, 33_000])
+LIMITS = (0, 4096, 33_000)
+MORE = (1, 511, 4095, 4097, 8192, 12_288, 16_384, 20_000, 24_576, 28_672, 32_768, 40_000, 65_536, 75_000)
+
+
+@pytest.mark.parametrize("limit", examples(LIMITS, LIMITS + MORE, LIMITS + MORE))
 def test_a_run_on_a_full_disk(limit: int, tmp_path: Path) -> None:
     with Store(tmp_path / "out") as store:
         store.put(Outcome(RunSpec("dense", seed=5), accuracy=0.5))

@@ -7,7 +7,6 @@ own: `python -m tests.reliability.fuzz --profile ci`.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,23 +16,24 @@ import pytest
 
 from minisparse.errors import DataFormatError
 from tests.reliability import fuzz
+from tests.reliability.counts import PROFILES, examples, profile
 from tests.reliability.mutate import KINDS, mutated
 from tests.reliability.processes import ROOT, python
 from tests.reliability.targets import TARGETS, Case, Target
 
-PROFILE = os.environ.get("MINISPARSE_RELIABILITY", "dev")
+PROFILE, SECONDS = profile(), examples(120, 1_200, 86_400)
 
 
 def test_every_reader_refuses_damage_in_its_one_way() -> None:
     """All readers in one process here; its memory is bounded, and the time of each input."""
     arguments = ["-m", "tests.reliability.fuzz", "--profile", PROFILE]
-    done = python(arguments if PROFILE != "dev" else [*arguments, "--inside"], ROOT)
+    done = python(arguments if PROFILE != "dev" else [*arguments, "--inside"], ROOT, seconds=SECONDS)
     results = json.loads(done.stdout or "[]")
     found = [finding for result in results for finding in result["findings"]]
     assert not found and done.returncode == 0, (found, done.stderr[-2000:])
     assert [result["target"] for result in results] == list(TARGETS)
     for result in results:
-        assert result["inputs"] == TARGETS[result["target"]].counts[fuzz.PROFILES.index(PROFILE)]
+        assert result["inputs"] == TARGETS[result["target"]].counts[PROFILES.index(PROFILE)]
         accepted = {"read", "status 0", "status 130"} & result["ends"].keys()
         assert accepted and len(result["ends"]) > 1, result
 

@@ -1,4 +1,4 @@
-"""H-2, H-6: no leak; what is in the wheel; what need not be installed or loaded."""
+"""H-2, H-4, H-6: no leak; compiled kernels; what is in the wheel; what need not be installed or loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import minisparse
+from minisparse.kernels import jit
 from tests.reliability.processes import PROC, ROOT, python
 
 PACKAGE = Path(minisparse.__file__).parent
@@ -90,3 +91,27 @@ def test_the_package_holds_what_is_not_python_too() -> None:
     found = wanted()
     assert {"py.typed", "experiments/grids/dynamic.toml", "experiments/report.css"} <= found
     assert any(name.startswith("data/") and not name.endswith(".py") for name in found)
+
+
+def test_where_no_folder_can_be_written_kernels_are_compiled_anew_and_one_note_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """H-4."""
+
+    def njit(*args: object, cache: bool = False, **settings: object):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*args, **settings)
+
+    real = jit.numba.njit
+    monkeypatch.setattr(jit.numba, "njit", njit)
+    monkeypatch.setattr(jit, "_uncached", False)
+    with caplog.at_level("WARNING", logger="minisparse.kernels"):
+        first, second = jit.kernel(twice), jit.kernel(twice)
+    assert first(2) == second(2) == 4
+    assert [record.message for record in caplog.records if "no writable cache folder" in record.message]
+    assert len(caplog.records) == 1
+
+
+def twice(x):
+    return 2 * x

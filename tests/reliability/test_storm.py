@@ -8,9 +8,10 @@ from pathlib import Path
 
 from minisparse.experiments.store import Store
 from tests.reliability import storm
+from tests.reliability.counts import examples
 from tests.reliability.processes import marked, start, until
 
-KILLS = {"dev": 2, "ci": 5, "nightly": 100}[os.environ.get("MINISPARSE_RELIABILITY", "dev")]
+KILLS = examples(2, 100, 1_000)
 LONG = 'seeds = 6\nepochs = {}\nbatch = 64\nmodel = "mlp:64-6-10"\n[[runs]]\nmethod = ["dense", "random"]\n'
 
 

@@ -33,6 +33,7 @@ from minisparse.sparsity import (
     select,
 )
 from minisparse.sparsity.select import top_units
+from tests.reliability.counts import examples
 
 ALLOCATIONS = [Global(), Uniform(), ErdosRenyi(), ERK(), EqualPerLayer()]
 UNIT_PATTERNS = [Block(2, 2), Block(3, 2), Row(), Column(), InChannel()]
@@ -42,6 +43,7 @@ SHAPES = st.lists(SHAPE, min_size=1, max_size=4).map(
 )
 SPARSITY = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.1, 0.25, 0.5, 0.9])
 SEED = st.integers(0, 10**6)
+MANY = examples(100, 1_000, 10_000)
 NET = {"conv": LayerShape(8, 4, 3, 3), "fc1": LayerShape(12, 32), "fc2": LayerShape(4, 12)}
 
 
@@ -70,6 +72,7 @@ def size_of(shapes: dict[str, LayerShape]) -> int:
 # Single weights
 
 
+@settings(max_examples=MANY)
 @given(SHAPES, SPARSITY, SEED)
 def test_global_ranking_equals_one_stable_sort_of_everything(shapes, sparsity, seed) -> None:
     scores = random_scores(shapes, seed)
@@ -82,6 +85,7 @@ def test_global_ranking_equals_one_stable_sort_of_everything(shapes, sparsity, s
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS[1:], ids=repr)
+@settings(max_examples=MANY)
 @given(shapes=SHAPES, sparsity=SPARSITY, seed=SEED)
 def test_layers_equal_a_stable_sort_of_each(allocation: Allocation, shapes, sparsity, seed) -> None:
     scores = random_scores(shapes, seed)

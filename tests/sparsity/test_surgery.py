@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from minisparse.errors import UsageError
 from minisparse.nn import (
@@ -22,6 +22,7 @@ from minisparse.sparsity import NM, Block, LayerShape
 from minisparse.sparsity.groups import groups_of
 from minisparse.sparsity.surgery import removable, remove_dead, shrink
 from tests.architectures import EVERYTHING, random_network
+from tests.reliability.counts import examples
 from tests.strategies import SETTINGS, generators
 
 SMOOTH = replace(EVERYTHING, activations=("identity", "tanh", "softplus"), pools=("avg",))
@@ -55,7 +56,7 @@ def damaged(rng: np.random.Generator, network: Network) -> Network:
     return network
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=examples(60, 200, 2_000))
 @given(generators)
 def test_removing_dead_units_changes_no_output(rng):
     network = damaged(rng, random_network(rng))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from minisparse.experiments.environment import environment
 from minisparse.experiments.runner import plain
 from minisparse.experiments.theme import png
+from minisparse.training.checkpoint import write_atomic
 
 Progress = Callable[[float, str], None]
 FOLDER = "studies"
@@ -43,9 +44,9 @@ def write(study: Study, name: str, seeds: Sequence[int], out: Path | str) -> tup
     folder = Path(out) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     picture, numbers = folder / f"{name}.png", folder / f"{name}.json"
-    picture.write_bytes(png(study.figure))
+    write_atomic(picture, png(study.figure))
     for ending, content in study.files.items():
-        (folder / f"{name}.{ending}").write_bytes(content)
+        write_atomic(folder / f"{name}.{ending}", content)
     facts = {
         "study": name,
         "seeds": list(seeds),
@@ -53,5 +54,5 @@ def write(study: Study, name: str, seeds: Sequence[int], out: Path | str) -> tup
         "words": study.words,
         "environment": environment(),
     }
-    numbers.write_text(json.dumps(plain(facts), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomic(numbers, (json.dumps(plain(facts), indent=2, allow_nan=False) + "\n").encode())
     return picture, numbers
