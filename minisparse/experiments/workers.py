@@ -61,8 +61,8 @@ def _cluster(jobs: int, starts: int = STARTS) -> LocalCluster:
     try:
         with _deaf():
             return LocalCluster(
-                n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None,
-                silence_logs=logging.CRITICAL,
+                n_workers=jobs, threads_per_worker=1, processes=True, silence_logs=logging.CRITICAL,
+                dashboard_address="127.0.0.1:0",  # any free port; the usual one may be another grid's
             )  # fmt: skip
     except (RuntimeError, OSError) as error:
         if starts > 1:

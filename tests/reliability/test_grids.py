@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -264,3 +265,13 @@ def test_a_missing_library_or_cluster_is_one_line(
     assert "minisparse[cluster]" in lines[3]
     with pytest.raises(UsageError, match="expected one of them"), jobs.pool(2, "tcp://x:1", None):
         pass
+
+
+def test_another_scheduler_on_this_machine_does_not_matter() -> None:
+    """Its page has the port that is usual for them; warnings are errors here."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else's already
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        with workers.local(1) as found:
+            assert found.submit(sum, (1, 2), pure=False).result() == 3
