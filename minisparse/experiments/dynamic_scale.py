@@ -176,8 +176,10 @@ def rigl_exchange(state: TrainState) -> tuple[float, float]:
         rows = next(iter(layer.gradient_blocks())).shape[0]
         blocks = ceil(weight.shape[0] / rows)
         some = max(1, ceil(share * blocks))
+        seen = min(some * rows, weight.shape[0]) * weight.shape[1]
+        free = seen - int(np.searchsorted(stay, seen))  # of the entries that pass by, those that may grow
         start = time.perf_counter()
-        largest(islice(layer.gradient_blocks(), some), rounded(some / blocks, k), excluded=stay)
+        largest(islice(layer.gradient_blocks(), some), min(rounded(some / blocks, k), free), excluded=stay)
         total += (time.perf_counter() - start) * blocks / some
     return total, share
 

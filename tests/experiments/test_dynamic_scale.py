@@ -7,6 +7,7 @@ from minisparse.cli.bench import BENCHES
 from minisparse.experiments import dynamic_scale, srigl_speed
 from minisparse.experiments.bench_sparse_training import Sizes, drawn, large, state_of, step
 from minisparse.experiments.dynamic_scale import Case
+from minisparse.nn.models import make
 
 SIZES = Sizes(rounds=2, units=300, samples=256, part=128, inputs=50, fan_in=5, factors=(0.5, 1.0))
 
@@ -50,6 +51,20 @@ def test_an_estimated_exchange_is_of_the_order_of_the_measured_one(monkeypatch):
     monkeypatch.undo()
     assert dynamic_scale.rigl_exchange(state)[1] == 1
     assert any((layer.weight.flat != flats[n]).any() for n, layer in network.prunable().items())
+
+
+def test_an_exchange_is_estimated_where_the_rows_that_are_looked_at_have_little_room(monkeypatch):
+    network = make("mlp:20-40-10", (20,), 10)
+    for layer in network.prunable().values():
+        mask = np.zeros(layer.weight.shape, dtype=bool)
+        mask[: len(mask) // 2] = True
+        layer.weight.rewire(mask)
+    x, target = drawn(16, 20, 0)
+    state = state_of(network, x, target)
+    step(state, x, target)
+    monkeypatch.setattr(dynamic_scale, "MOST", 100)
+    monkeypatch.setattr("minisparse.nn.layer.block_rows", lambda *sizes: 5)
+    assert dynamic_scale.rigl_exchange(state)[0] > 0
 
 
 @pytest.mark.parametrize("gamma", srigl_speed.GAMMAS)
