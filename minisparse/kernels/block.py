@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
 from minisparse.kernels.lanes import FLOAT, I32, I64, LANES, Lanes, aligned, fast, parts
-from minisparse.kernels.panels import packed_tile, strided
+from minisparse.kernels.packing import packed_tile, strided
 
 HEIGHTS = (16, 8, 4, 2)
 CHAINS, WIDEST = 16, 4  # accumulators of a tile: R rows of CHAINS / R vectors of samples, at most 4

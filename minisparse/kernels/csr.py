@@ -23,19 +23,11 @@ def gather_dot(typingctx, idx, val, begin, end, x):
         code = Lanes(context, builder, sig, args)
         _, _, begin, end, _ = args
         idx, val, x = code.array(0), code.array(1), code.array(4)
-        bits = idx.type.pointee.width
-        per_word = 64 // bits
 
         def sixteen(p, acc):
             gathered = ir.Constant(VECTOR, ir.Undefined)
-            for lane in range(0, LANES, per_word):
-                at = builder.bitcast(code.step(idx, builder.add(p, I64(lane))), I64.as_pointer())
-                word = builder.load(at)
-                word.align = bits // 8
-                for k in range(per_word):
-                    one = builder.lshr(word, I64(bits * k)) if k else word
-                    one = one if bits == 64 else builder.and_(one, I64((1 << bits) - 1))
-                    gathered = builder.insert_element(gathered, code.scalar(x, one), I32(lane + k))
+            for lane, column in enumerate(code.integers(idx, p, LANES)):
+                gathered = builder.insert_element(gathered, code.scalar(x, column), I32(lane))
             return [code.fma(code.load(val, p), gathered, acc[0])]
 
         def single(p, acc):

@@ -61,6 +61,32 @@ class Lanes:
         value = self.builder.load(self.step(pointer, offset))
         return value if value.type.width == 64 else self.builder.zext(value, I64)
 
+    def integers(self, pointer, offset, count):
+        """`count` unsigned integers from `offset` on, as 64 bits each; narrow ones come several in a word."""
+        bits = pointer.type.pointee.width
+        per_word = min(64 // bits, count)
+        word_type = ir.IntType(bits * per_word)
+        found = []
+        for first in range(0, count, per_word):
+            at = self.step(self.step(pointer, offset), first)
+            word = self.builder.load(self.builder.bitcast(at, word_type.as_pointer()))
+            word.align = bits // 8
+            word = word if word_type.width == 64 else self.builder.zext(word, I64)
+            for k in range(per_word):
+                one = self.builder.lshr(word, I64(bits * k)) if k else word
+                found.append(one if bits == 64 else self.builder.and_(one, I64((1 << bits) - 1)))
+        return found
+
+    def fixed(self, pointer):
+        """The same pointer in a register of its own.
+
+        The compiler would add base and index anew in every instruction that uses the address, which on
+        some processors splits a multiply-add that loads its operand in two.
+        """
+        kind = ir.FunctionType(I64, [I64])
+        address = self.builder.asm(kind, "", "=r,0", [self.builder.ptrtoint(pointer, I64)], False)
+        return self.builder.inttoptr(address, pointer.type)
+
     def scalar(self, pointer, offset=0):
         """One element, as it is."""
         return self.builder.load(self.step(pointer, offset))

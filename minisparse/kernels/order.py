@@ -1,4 +1,4 @@
-"""Where the entries of a sparse matrix lie, as the products of `panels.py` take it, and their plain loops.
+"""Where the entries of a sparse matrix lie, as `multiply.py` and `adjoint.py` take it, and their plain loops.
 
 multiply   y[i] = sum_p val[p] x[idx[p]]             p in row i                         (1)
 scatter    dx[idx[p]] += val[p] dy[i]                                                   (2)
@@ -11,9 +11,10 @@ import numpy as np
 
 from minisparse.kernels.jit import kernel
 from minisparse.kernels.lanes import LANES
+from minisparse.kernels.packing import TILE
 
-TILE = 8 * LANES  # samples: eight chains of multiply-adds hide their latency
 LARGEST = 1 << 20  # floats of a buffer
+MOST_ROWS = 768  # of a block: their part of Y, 256 samples wide, stays in the second-level cache
 
 
 @kernel
@@ -27,11 +28,35 @@ def cut(indptr, indices, width, cuts):
             cuts[c, i] = p
 
 
+@kernel
+def arrange_visits(begin, end, block, visit):
+    """visit[c] = the rows of each block in descending order of entries in panel c, equals ascending."""
+    rows = begin.shape[1]
+    for c in range(begin.shape[0]):
+        for first in range(0, rows, block):
+            last = min(first + block, rows)
+            most = 0
+            for i in range(first, last):
+                most = max(most, end[c, i] - begin[c, i])
+            place = np.zeros(
+                most + 2, np.int64
+            )  # where the next row with so many entries fewer than most goes
+            for i in range(first, last):
+                place[most - (end[c, i] - begin[c, i]) + 1] += 1
+            for k in range(most + 1):
+                place[k + 1] += place[k]
+            for i in range(first, last):
+                k = most - (end[c, i] - begin[c, i])
+                visit[c, first + place[k]] = i
+                place[k] += 1
+
+
 class Order(NamedTuple):
     """Where the entries of a sparse matrix (out, in) lie: where (nnz), the column of each.
 
-    begin, end (panels, out) int64 delimit the entries of a row in a panel of `width` columns; `local`:
-    columns count from the panel's first. starts (out + 1) counts the entries of the rows above.
+    begin, end (panels, out) delimit the entries of a row in a panel of `width` columns; `local`:
+    columns count from the panel's first. starts (out + 1) counts the entries of the rows above. visit
+    (panels, out) int32: in which order the rows of each block of `block` rows are taken in a panel.
     """
 
     begin: np.ndarray
@@ -40,6 +65,18 @@ class Order(NamedTuple):
     width: int
     local: bool
     starts: np.ndarray
+    visit: np.ndarray
+    block: int
+
+    @classmethod
+    def of(cls, begin, end, where, width, local, starts):
+        """With one block or an even number of about equal size, at most MOST_ROWS each, and their visits."""
+        rows = begin.shape[1]
+        blocks = 1 if rows <= MOST_ROWS else -(-rows // (2 * MOST_ROWS)) * 2
+        block = max(1, -(-rows // blocks))
+        visit = np.empty(begin.shape, dtype=np.int32)
+        arrange_visits(begin, end, block, visit)
+        return cls(begin, end, where, width, local, starts, visit, block)
 
     @property
     def tile(self):

@@ -15,6 +15,25 @@ FOUR = ir.VectorType(FLOAT, 4)
 
 
 @intrinsic
+def copy_whole(typingctx, x, x0, y, y0, lanes):
+    """y[y0 : y0 + lanes] = x[x0 : x0 + lanes]; 16 divides lanes."""
+    i = types.intp
+
+    def codegen(context, builder, sig, args):
+        code = Lanes(context, builder, sig, args)
+        x, y = code.array(0, args[1]), code.array(2, args[3])
+
+        def vector(k, _):
+            code.store(code.load(x, k), y, k)
+            return []
+
+        code.loop(I64(0), args[4], LANES, [], vector)
+        return code.nothing()
+
+    return types.void(x, i, y, i, i), codegen
+
+
+@intrinsic
 def copy(typingctx, x, x0, count, y, y0, lanes):
     """y[y0 : y0 + lanes] = x[x0 : x0 + count], then zeros; 16 divides lanes."""
     i = types.intp
@@ -72,9 +91,42 @@ def _turn(strict):
 turn, turn_only = _turn(False), _turn(True)
 
 
-def axpy(vectors, unroll, apart=None):
-    """Intrinsic y[0:T] (+)= sum_p val[p] x[idx[p], 0:T]; `unroll` entries go to chains of their own."""
-    apart = apart or vectors * LANES
+def _swept(code, x, idx, val, begin, end, start, chains, apart):
+    """`start`, a tile, plus sum_p val[p] x[idx[p]]; entries take turns at `chains` (1, 2 or 4) sums.
+
+    Four entries are taken together: their indices come in as few words as hold them.
+    """
+    builder, vectors = code.builder, len(start)
+
+    def entry(column, p, acc):
+        w = code.splat(code.scalar(val, p))
+        row = code.fixed(code.step(x, builder.mul(column, I64(apart))))
+        return [code.fma(w, code.load(row, v * LANES), acc[v]) for v in range(vectors)]
+
+    def four(p, acc):
+        sums = [acc[k * vectors : (k + 1) * vectors] for k in range(chains)]
+        for u, column in enumerate(code.integers(idx, p, 4)):
+            sums[u % chains] = entry(column, builder.add(p, I64(u)), sums[u % chains])
+        return [a for chain in sums for a in chain]
+
+    def single(p, acc):
+        return entry(code.integer(idx, p), p, acc)
+
+    last = builder.add(begin, builder.and_(builder.sub(end, begin), I64(-4)))
+    acc = code.loop(begin, last, 4, start + [code.zero] * (vectors * (chains - 1)), four)
+    return code.loop(last, end, 1, [code.total(acc[v::vectors]) for v in range(vectors)], single)
+
+
+def _kept(code, y, vectors, add):
+    """The tile at y if add is not 0; otherwise zeros, whatever y holds."""
+    b = code.builder
+    valid = b.select(b.icmp_signed("!=", add, I64(0)), I64(LANES), I64(0))
+    kept = code.below(valid)
+    return [b.select(kept, code.load(y, v * LANES), code.zero) for v in range(vectors)]
+
+
+def axpy(vectors, chains, apart):
+    """Intrinsic y[0:T] (+)= sum_p val[p] x[idx[p], 0:T] over begin <= p < end."""
 
     @intrinsic
     def one_row(typingctx, x, x0, idx, val, begin, end, y, y0, add):
@@ -85,36 +137,57 @@ def axpy(vectors, unroll, apart=None):
             code = Lanes(context, builder, sig, args)
             _, x0, _, _, begin, end, _, y0, add = args
             x, idx, val, y = code.array(0, x0), code.array(2), code.array(3), code.array(6, y0)
-
-            def entry(p, acc):
-                w = code.splat(code.scalar(val, p))
-                row = code.step(x, builder.mul(code.integer(idx, p), I64(apart)))
-                return [code.fma(w, code.load(row, v * LANES), acc[v]) for v in range(vectors)]
-
-            def several(p, acc):
-                new = []
-                for u in range(unroll):
-                    new += entry(builder.add(p, I64(u)), acc[u * vectors : (u + 1) * vectors])
-                return new
-
-            valid = builder.select(builder.icmp_signed("!=", add, I64(0)), I64(LANES), I64(0))
-            kept = code.below(valid)  # a fresh tile starts from 0 whatever y holds
-            start = [builder.select(kept, code.load(y, v * LANES), code.zero) for v in range(vectors)]
-            last = begin
-            if unroll > 1:
-                count = builder.and_(builder.sub(end, begin), I64(-unroll))
-                last = builder.add(begin, count)
-                chains = start + [code.zero] * (vectors * (unroll - 1))
-                chains = code.loop(begin, last, unroll, chains, several)
-                start = [code.total(chains[v::vectors]) for v in range(vectors)]
-            acc = code.loop(last, end, 1, start, entry)
-            for v, a in enumerate(acc):
+            start = _kept(code, y, vectors, add)
+            for v, a in enumerate(_swept(code, x, idx, val, begin, end, start, chains, apart)):
                 code.store(a, y, v * LANES)
             return code.nothing()
 
         return signature, codegen
 
     return one_row
+
+
+AHEAD = 2  # rows that a tile of y is asked for before it is needed
+
+
+def axpy_rows(vectors):
+    """Intrinsic y[i ld : i ld + T] (+)= sum_p val[p] x[idx[p], 0:T], p in row i, for the rows of a list.
+
+    These are i = visit[k], first <= k < last, with the entries begin[i] <= p < end[i]; begin, end and
+    visit are counted from element `base` on."""
+
+    @intrinsic
+    def rows(typingctx, x, x0, idx, val, begin, end, visit, base, first, last, y, y0, ld, add):
+        i = types.intp
+        signature = types.void(x, i, idx, val, begin, end, visit, i, i, i, y, i, i, i)
+
+        def codegen(context, builder, sig, args):
+            code = Lanes(context, builder, sig, args)
+            _, x0, _, _, _, _, _, base, first, last, _, y0, ld, add = args
+            x, idx, val, y = code.array(0, x0), code.array(2), code.array(3), code.array(10, y0)
+            begin, end, visit = (code.array(k, base) for k in (4, 5, 6))
+            final = builder.sub(last, I64(1))
+
+            def row(k, _):
+                later = builder.add(k, I64(AHEAD))
+                later = builder.select(builder.icmp_signed("<", later, final), later, final)
+                needed = code.step(y, builder.mul(code.integer(visit, later), ld))
+                for v in range(vectors):
+                    code.prefetch(needed, v * LANES)
+                i = code.integer(visit, k)
+                tile = code.fixed(code.step(y, builder.mul(i, ld)))
+                start = _kept(code, tile, vectors, add)
+                bounds = code.integer(begin, i), code.integer(end, i)
+                for v, a in enumerate(_swept(code, x, idx, val, *bounds, start, 1, vectors * LANES)):
+                    code.store(a, tile, v * LANES)
+                return []
+
+            code.loop(first, last, 1, [], row)
+            return code.nothing()
+
+        return signature, codegen
+
+    return rows
 
 
 def spread(vectors, apart=None):
@@ -134,7 +207,7 @@ def spread(vectors, apart=None):
 
             def entry(p, _):
                 w = code.splat(code.scalar(val, p))
-                row = code.step(dx, builder.mul(code.integer(idx, p), I64(apart)))
+                row = code.fixed(code.step(dx, builder.mul(code.integer(idx, p), I64(apart))))
                 for v, d in enumerate(tile):
                     code.store(code.fma(w, d, code.load(row, v * LANES)), row, v * LANES)
                 return []
@@ -164,7 +237,7 @@ def dots(vectors, apart=None):
             adding = builder.icmp_signed("!=", add, I64(0))
 
             def products(p):
-                row = code.step(x, builder.mul(code.integer(idx, p), I64(apart)))
+                row = code.fixed(code.step(x, builder.mul(code.integer(idx, p), I64(apart))))
                 acc = builder.fmul(tile[0], code.load(row))
                 for v in range(1, vectors):
                     acc = code.fma(tile[v], code.load(row, v * LANES), acc)
@@ -194,7 +267,7 @@ def dots(vectors, apart=None):
     return one_row
 
 
-axpy8, axpy4, axpy2, axpy1 = axpy(8, 1), axpy(4, 2), axpy(2, 4), axpy(1, 4)
+rows4, rows2, rows1 = axpy_rows(4), axpy_rows(2), axpy_rows(1)
 spread8, spread4, spread2, spread1 = spread(8), spread(4), spread(2), spread(1)
 dots8, dots4, dots2, dots1 = dots(8), dots(4), dots(2), dots(1)
 

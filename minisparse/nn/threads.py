@@ -32,7 +32,9 @@ from minisparse.kernels.jit import alone
 if TYPE_CHECKING:
     from minisparse.nn.network import Network
 
-LOOK, PATIENCE = 2e-3, 0.3  # seconds: of one look at idle threads, and in all
+# Seconds: of one look at idle threads, and in all. Processor time is counted in ticks of 4 ms on many
+# systems: a shorter look takes a thread that spins for one that sleeps.
+LOOK, PATIENCE = 12e-3, 0.3
 LARGE = 1 << 23  # multiply-adds of a product worth a second thread
 Work = list[tuple[bool, int]]  # of each layer: whether BLAS multiplies, and multiply-adds
 
@@ -52,7 +54,7 @@ def settle() -> None:
     while time.perf_counter() < end:
         before = time.process_time()  # of all threads
         time.sleep(LOOK)
-        if time.process_time() - before < LOOK / 4:
+        if time.process_time() - before < LOOK / 2:
             return
 
 

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minisparse.errors import UsageError
-from minisparse.kernels import csr, panels
+from minisparse.kernels import csr
+from minisparse.kernels.multiply import multiply
 from minisparse.kernels.order import Order
+from minisparse.kernels.packing import room
 from minisparse.nn.param import Array
-from minisparse.weights.pattern import CSRPattern, index_type, panel_width
+from minisparse.weights.pattern import CSRPattern, bounds_type, index_type, panel_width
 from minisparse.weights.stored import Geometry, StoredWeight
 
 
@@ -61,28 +63,38 @@ class PanelWeight(StoredWeight):
     def _arrange(self, pattern: CSRPattern) -> Array:
         out, columns = pattern.shape
         width = -(-panel_width(pattern.nnz, pattern.shape) // self.narrower)
-        panel = pattern.indices // width
-        order = np.argsort(panel, kind="stable")
-        place = panel.astype(np.int64) * out + pattern.rows
-        counts = np.bincount(place, minlength=-(-columns // width) * out)
-        self._ends = np.concatenate([[0], np.cumsum(counts)])
-        index = (pattern.indices - panel * width)[order].astype(index_type(width))
-        grid = (-1, out)
-        self._order = Order(
-            self._ends[:-1].reshape(grid), self._ends[1:].reshape(grid), index, width, True, pattern.indptr
+        panel, panels = pattern.indices // width, -(-columns // width)
+        segment = panel.astype(np.int64) * out + pattern.rows  # of each entry; panel * out + row
+        counts = np.bincount(segment, minlength=panels * out)
+        begin, end = np.zeros((2, panels, out), dtype=bounds_type(pattern.nnz))
+        end.reshape(-1)[:] = counts
+        order = Order.of(begin, end, pattern.indices, width, True, pattern.indptr)
+        # the kernel reads block by block of rows, in these panel by panel, in these as it visits the rows
+        visits = order.visit + np.arange(panels)[:, None] * out
+        sequence = np.concatenate(
+            [visits[:, k : k + order.block].reshape(-1) for k in range(0, out, order.block)]
         )
-        return order
+        end.reshape(-1)[sequence] = np.cumsum(counts[sequence])
+        begin[...] = end - counts.reshape(begin.shape)
+        rank = np.empty(sequence.size, dtype=np.int64)
+        rank[sequence] = np.arange(sequence.size)
+        source = np.argsort(rank[segment], kind="stable")
+        where = (pattern.indices - panel * width)[source].astype(index_type(width))
+        self._order = order._replace(where=where)
+        return source
 
     def _slots(self) -> Array:
-        panels_, out = self._order.begin.shape
-        place = np.repeat(np.arange(panels_ * out), np.diff(self._ends))
-        panel, row = np.divmod(place, out)
+        begin, end = self._order.begin.reshape(-1), self._order.end.reshape(-1)
+        segment = np.argsort(begin, kind="stable")
+        segment = np.repeat(segment, (end - begin)[segment])
+        panel, row = np.divmod(segment, self.shape[0])
         return row * self.shape[1] + panel * self._order.width + self._order.where
 
     def _structure(self) -> tuple[Array, ...]:
-        return self._ends, self._order.where, self._order.starts
+        order = self._order
+        return order.begin, order.end, order.visit, order.where, order.starts
 
     def _batch(self, x: Array, values: Array) -> Array:
-        y = panels.room(self.shape[0], x.shape[1], x.dtype)
-        panels.multiply(self._order, values, x, y)
+        y = room(self.shape[0], x.shape[1], x.dtype)
+        multiply(self._order, values, x, y)
         return y

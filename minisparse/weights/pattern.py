@@ -15,13 +15,18 @@ INDEX_TYPES: tuple[tuple[int, type], ...] = ((1 << 16, np.uint16), (1 << 31, np.
 
 # Entries that a row should have in a panel for its start and end to be worth while, and the widest panel
 # that is chosen for their sake; below FEWEST entries per row and panel no width is small enough.
-ENTRIES, WIDEST, FEWEST = 24, 2048, 8
-NARROWEST = 64
+ENTRIES, WIDEST, FEWEST = 12, 1024, 8
+NARROWEST = 96  # columns whose 64 samples, 24 KB, leave room for all else in a first-level cache
 
 
 def index_type(columns: int) -> type:
     """Smallest integer type that holds the column numbers 0 .. columns - 1."""
     return next(kind for limit, kind in INDEX_TYPES if columns <= limit)
+
+
+def bounds_type(nnz: int) -> type:
+    """Integer type that delimits nnz entries."""
+    return np.int32 if nnz < 1 << 31 else np.int64
 
 
 class CSRPattern:
@@ -78,18 +83,18 @@ class CSRPattern:
         return spread(self.flat, np.ones(self.nnz, dtype=bool), self.shape)
 
     def order(self, width: int | None = None) -> Order:
-        """The entries as `kernels/panels.py` takes them, in panels of `width`, by default `panel_width`."""
+        """The entries as `kernels/multiply.py` takes them, in panels of `width`, by default `panel_width`."""
         width = width or panel_width(self.nnz, self.shape)
         if width not in self._orders:
             panels = -(-self.shape[1] // width)
-            cuts = np.empty((panels + 1, self.shape[0]), dtype=np.int64)
+            cuts = np.empty((panels + 1, self.shape[0]), dtype=bounds_type(self.nnz))
             cut(self.indptr, self.indices, width, cuts)
-            self._orders = {width: Order(cuts[:-1], cuts[1:], self.indices, width, False, self.indptr)}
+            self._orders = {width: Order.of(cuts[:-1], cuts[1:], self.indices, width, False, self.indptr)}
         return self._orders[width]
 
 
 def panel_width(nnz: int, shape: tuple[int, int]) -> int:
-    """Columns of a panel: measured to be about best where a row has 24 entries in each.
+    """Columns of a panel: measured to be about best where a row has 12 entries in each.
 
     Narrower panels stay in the first-level cache, wider ones start fewer rows. A multiple of 16.
     """

@@ -2,8 +2,8 @@
 
 A format lays the entries out in slots, as its kernel reads them; some slots may be padding, which is
 always 0. Its Param has one number per slot. Everything that is not the format's own product goes through
-the entries in row order (`rows`), and the kernels of `panels.py`: batches, dX, dW on the pattern, and
-conversions. These never form a dense matrix; `dense`, `rdense` and `mask` do.
+the entries in row order (`rows`), and the kernels of `multiply.py` and `adjoint.py`: batches, dX, dW on the
+pattern, and conversions. These never form a dense matrix; `dense`, `rdense` and `mask` do.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minisparse.errors import ShapeError, SparseFormatError
-from minisparse.kernels import panels
+from minisparse.kernels import adjoint
 from minisparse.kernels.lanes import aligned
 from minisparse.kernels.merge import gather, places
+from minisparse.kernels.multiply import multiply
+from minisparse.kernels.packing import room
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
 from minisparse.nn.weight import Weight, check_flat, spread
@@ -91,8 +93,8 @@ class StoredWeight(Weight):
     def _batch(self, x: Array, values: Array) -> Array:
         """W x for x (in, r): an array (out, >= r) whose first r columns count."""
         pattern, slots = self.rows()
-        y = panels.room(self.shape[0], x.shape[1], x.dtype)
-        panels.multiply(pattern.order(), _taken(values, slots), x, y)
+        y = room(self.shape[0], x.shape[1], x.dtype)
+        multiply(pattern.order(), _taken(values, slots), x, y)
         return y
 
     # What follows from it.
@@ -158,8 +160,8 @@ class StoredWeight(Weight):
     def pull(self, dy: Array) -> Array:
         dy, values = _same_type(dy, self.param.value)
         pattern, slots = self.rows()
-        dx = panels.room(self.shape[1], len(dy), dy.dtype)
-        panels.scatter(pattern.order(), _taken(values, slots), dy.T, dx)
+        dx = room(self.shape[1], len(dy), dy.dtype)
+        adjoint.scatter(pattern.order(), _taken(values, slots), dy.T, dx)
         return dx[:, : len(dy)].T
 
     def pullback(self, x: Array, dy: Array) -> None:
@@ -190,7 +192,7 @@ class StoredWeight(Weight):
         x, dy = _same_type(x, dy)
         pattern = self.rows()[0]
         values = np.empty(pattern.nnz, dtype=x.dtype)
-        panels.sample(pattern.order(), x.T, dy.T, values)
+        adjoint.sample(pattern.order(), x.T, dy.T, values)
         return values
 
     def _put(self, target: Array, values: Array) -> None:
@@ -200,8 +202,8 @@ class StoredWeight(Weight):
 
     def connect(self, x: Array) -> Array:
         pattern = self.rows()[0]
-        y = panels.room(self.shape[0], len(x), x.dtype)
-        panels.multiply(pattern.order(), np.ones(pattern.nnz, dtype=x.dtype), x.T, y)
+        y = room(self.shape[0], len(x), x.dtype)
+        multiply(pattern.order(), np.ones(pattern.nnz, dtype=x.dtype), x.T, y)
         return y[:, : len(x)].T
 
     def assign(self, dense: Array) -> None:

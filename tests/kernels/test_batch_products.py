@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from minisparse.kernels import lanes, panels
+from minisparse.kernels import adjoint, lanes, packing
 from minisparse.kernels.jit import COMPILED
-from minisparse.kernels.order import Order, cut, multiply_plain, sample_plain, scatter_plain
+from minisparse.kernels.multiply import multiply
+from minisparse.kernels.order import MOST_ROWS, Order, cut, multiply_plain, sample_plain, scatter_plain
 from tests.structures import BATCHES, VALUES, csr_arrays, masks
 
 EPS = np.finfo(np.float32).eps
@@ -21,11 +22,11 @@ def row_order(mask, width):
     cuts = np.empty((-(-mask.shape[1] // width) + 1, len(mask)), dtype=np.int64)
     cut(indptr, indices, width, cuts)
     kind = np.uint16 if mask.shape[1] <= 1 << 16 else np.int32
-    return Order(cuts[:-1], cuts[1:], indices.astype(kind), width, False, indptr)
+    return Order.of(cuts[:-1], cuts[1:], indices.astype(kind), width, False, indptr)
 
 
 def product(call, order, values, x, rows):
-    y = panels.room(rows, x.shape[1], x.dtype)
+    y = packing.room(rows, x.shape[1], x.dtype)
     y[...] = np.nan  # whatever lay there must not matter
     call(order, values, x, y)
     return y[:, : x.shape[1]]
@@ -52,21 +53,21 @@ def test_the_three_products_equal_scipy_and_keep_the_error_bound():
         w = sp.csr_array((values.astype(float), order.where.astype(int), order.starts), shape=mask.shape)
         size = abs(w)
 
-        y = product(panels.multiply, order, values, x, out)
+        y = product(multiply, order, values, x, out)
         terms = np.diff(order.starts)[:, None] + 2
         # a product of two tiny numbers is rounded to a multiple of the smallest denormal
         tiny = terms * np.finfo(np.float32).smallest_subnormal
         error = abs(y - w @ x.astype(float))
         assert (error <= terms * EPS * (size @ abs(x).astype(float)) + tiny).all(), (name, width, batch)
 
-        dx = product(panels.scatter, order, values, dy, columns)
+        dx = product(adjoint.scatter, order, values, dy, columns)
         terms = np.bincount(order.where, minlength=columns)[:, None] + 2
         tiny = terms * np.finfo(np.float32).smallest_subnormal
         error = abs(dx - w.T @ dy.astype(float))
         assert (error <= terms * EPS * (size.T @ abs(dy).astype(float)) + tiny).all(), (name, width, batch)
 
         dw = np.full(values.size, np.nan, dtype=np.float32)
-        panels.sample(order, x, dy, dw)
+        adjoint.sample(order, x, dy, dw)
         rows = np.repeat(np.arange(out), np.diff(order.starts))
         a, b = dy.astype(float)[rows], x.astype(float)[order.where]
         error = abs(dw - (a * b).sum(axis=1))
@@ -85,10 +86,10 @@ def test_plain_loops_are_exact_on_integers_and_so_are_the_vectors():
         for dtype in (np.float32, np.float64, np.complex128):
             values, xs, dys = w[mask].astype(dtype), x.astype(dtype), dy.astype(dtype)
             got = np.empty(values.size, dtype=dtype)
-            panels.sample(order, xs, dys, got)
+            adjoint.sample(order, xs, dys, got)
             found = (
-                product(panels.multiply, order, values, xs, len(mask)),
-                product(panels.scatter, order, values, dys, mask.shape[1]),
+                product(multiply, order, values, xs, len(mask)),
+                product(adjoint.scatter, order, values, dys, mask.shape[1]),
                 got,
             )
             for a, b in zip(exact, found, strict=True):
@@ -101,9 +102,9 @@ def test_nothing_is_multiplied_where_there_is_nothing(dtype):
         order = row_order(np.zeros((out, columns), dtype=bool), 4)
         x, dy = np.ones((columns, batch), dtype), np.ones((out, batch), dtype)
         values = np.empty(0, dtype)
-        assert not product(panels.multiply, order, values, x, out).any()
-        assert not product(panels.scatter, order, values, dy, columns).any()
-        panels.sample(order, x, dy, values)
+        assert not product(multiply, order, values, x, out).any()
+        assert not product(adjoint.scatter, order, values, dy, columns).any()
+        adjoint.sample(order, x, dy, values)
 
 
 def test_vectors_and_plain_loops_agree_on_local_columns():
@@ -116,18 +117,18 @@ def test_vectors_and_plain_loops_agree_on_local_columns():
     rows = np.repeat(np.arange(21), np.diff(whole.starts))
     ends = np.concatenate([[0], np.cumsum(np.bincount(panel * 21 + rows, minlength=4 * 21))])
     where = (whole.where[place] % width).astype(np.uint16)
-    order = Order(ends[:-1].reshape(4, 21), ends[1:].reshape(4, 21), where, width, True, whole.starts)
+    order = Order.of(ends[:-1].reshape(4, 21), ends[1:].reshape(4, 21), where, width, True, whole.starts)
     values = rng.integers(-3, 4, place.size).astype(np.float32)
     x, dy = (rng.integers(-3, 4, (n, 20)).astype(np.float32) for n in (50, 21))
     for call, plain, source, size in (
-        (panels.multiply, multiply_plain, x, 21),
-        (panels.scatter, scatter_plain, dy, 50),
+        (multiply, multiply_plain, x, 21),
+        (adjoint.scatter, scatter_plain, dy, 50),
     ):
         expected = np.empty((size, 20))
         plain(*order[:5], values, source, expected)
         np.testing.assert_array_equal(product(call, order, values, source, size), expected)
     got, expected = np.empty_like(values), np.empty(values.size)
-    panels.sample(order, x, dy, got)
+    adjoint.sample(order, x, dy, got)
     sample_plain(*order[:5], x, dy, expected)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(got, (dy @ x.T)[mask][place])
@@ -138,20 +139,25 @@ def test_wide_panels_take_narrow_tiles():
     mask = np.zeros((3, 70_001), dtype=bool)
     mask[rng.integers(0, 3, 200), rng.integers(0, 70_001, 200)] = True
     order = row_order(mask, 70_001)
-    assert order.tile < panels.TILE
+    assert order.tile < packing.TILE
     x = rng.integers(-3, 4, (70_001, 37)).astype(np.float32)
     w = sp.csr_array((np.ones(order.where.size), order.where.astype(int), order.starts), shape=mask.shape)
     values = np.ones(order.where.size, dtype=np.float32)
-    np.testing.assert_array_equal(product(panels.multiply, order, values, x, 3), w @ x)
+    np.testing.assert_array_equal(product(multiply, order, values, x, 3), w @ x)
     dy = rng.integers(-3, 4, (3, 37)).astype(np.float32)
-    np.testing.assert_array_equal(product(panels.scatter, order, values, dy, 70_001), w.T @ dy)
+    np.testing.assert_array_equal(product(adjoint.scatter, order, values, dy, 70_001), w.T @ dy)
 
 
 @pytest.mark.skipif(not COMPILED or MOST < 2, reason="needs the compiler and two threads")
 def test_thread_count_does_not_change_a_bit(monkeypatch):
     monkeypatch.setattr(lanes, "SMALL", 0)
     rng = np.random.default_rng(5)
-    for out, columns, batch, density in ((70, 90, 20, 0.3), (33, 300, 300, 0.1), (5, 900, 129, 0.05)):
+    for out, columns, batch, density in (
+        (70, 90, 20, 0.3),
+        (33, 300, 300, 0.1),
+        (5, 900, 129, 0.05),
+        (MOST_ROWS + 40, 60, 70, 0.1),
+    ):
         mask = rng.random((out, columns)) < density
         mask[0] = True  # one row with most of the work
         mask[-3:] = False
@@ -163,9 +169,9 @@ def test_thread_count_does_not_change_a_bit(monkeypatch):
             for threads in (1, MOST, 1):
                 numba.set_num_threads(threads)
                 dw = np.empty_like(values)
-                panels.sample(order, x, dy, dw)
-                y = product(panels.multiply, order, values, x, out).copy()
-                results.append((y, product(panels.scatter, order, values, dy, columns).copy(), dw))
+                adjoint.sample(order, x, dy, dw)
+                y = product(multiply, order, values, x, out).copy()
+                results.append((y, product(adjoint.scatter, order, values, dy, columns).copy(), dw))
             for one, other in zip(results, results[1:], strict=False):
                 for a, b in zip(one, other, strict=True):
                     np.testing.assert_array_equal(a, b)
@@ -173,7 +179,8 @@ def test_thread_count_does_not_change_a_bit(monkeypatch):
 
 def test_parts_have_about_equally_many_entries():
     starts = np.array([0, 1000, 1000, 1001, 1002, 2000])
-    order = Order(*(np.empty((1, 5)),) * 2, np.empty(2000), 1, False, starts)
+    nothing = np.zeros((1, 5), dtype=np.int64)
+    order = Order.of(nothing, nothing, np.empty(2000), 1, False, starts)
     assert order.bounds(2).tolist() == [0, 1, 5]
     assert order.bounds(1).tolist() == [0, 5]
     for parts in (3, 5, 9):
@@ -181,3 +188,30 @@ def test_parts_have_about_equally_many_entries():
         assert (
             len(bounds) == parts + 1 and bounds[0] == 0 and bounds[-1] == 5 and (np.diff(bounds) >= 0).all()
         )
+
+
+def test_visits_are_all_rows_of_their_block_longest_first():
+    rng = np.random.default_rng(6)
+    for out, columns, width in ((1, 5, 2), (50, 40, 16), (2 * MOST_ROWS + 3, 30, 7), (9, 0, 4)):
+        mask = rng.random((out, columns)) < rng.random((out, 1))
+        order = row_order(mask, width)
+        counts = order.end - order.begin
+        blocks = -(-out // order.block)
+        assert order.block <= MOST_ROWS and (blocks == 1 or blocks % 2 == 0)
+        for visit, count in zip(order.visit, counts, strict=True):
+            for first in range(0, out, order.block):
+                rows = visit[first : first + order.block]
+                assert sorted(rows) == list(range(first, min(first + order.block, out)))
+                # a stable sort: longest first, equals in their order
+                np.testing.assert_array_equal(rows, first + np.argsort(-count[sorted(rows)], kind="stable"))
+
+
+def test_a_sample_has_the_same_bits_whatever_stands_beside_it():
+    rng = np.random.default_rng(7)
+    mask = rng.random((90, 200)) < 0.2
+    order = row_order(mask, 64)
+    values = rng.standard_normal(order.where.size).astype(np.float32)
+    x = rng.standard_normal((200, 300)).astype(np.float32)
+    whole = product(multiply, order, values, x, 90)
+    for batch in (1, 16, 17, 40, 64, 65, 200):
+        np.testing.assert_array_equal(product(multiply, order, values, x[:, :batch], 90), whole[:, :batch])

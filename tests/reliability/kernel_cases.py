@@ -24,7 +24,7 @@ from minisparse.kernels import (
     lasso,
     merge,
     norm,
-    panels,
+    packing,
     sparse_conv,
     update,
     walsh,
@@ -197,7 +197,7 @@ def lists() -> Iterator[tuple[str, Case]]:
     def helpers() -> tuple[Array, ...]:
         x32 = np.arange(20, dtype=np.float32)
         buffer, skip = lanes.scratch(20)
-        widths = [panels._lanes(k, 300, 128) for k in range(3)] + [
+        widths = [packing.lanes_of(k, 300, 128) for k in range(3)] + [
             sparse_conv._pixels(k) for k in range(1, 9)
         ]
         return lanes.padded(x32, 32), lanes.at_least(x32, 20), np.array([*widths, buffer.size, skip < 16])
