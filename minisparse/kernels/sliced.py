@@ -3,13 +3,18 @@
     y[i] = sum_p val[p] x[idx[p]],   p in row i                                             (1)
 
 Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at
-most one entry per lane, all from a window of 32 columns that two registers hold; where the window begins,
-a multiple of 16, is stored with the step. A lane takes its entries in column order, so one that is ahead
-idles and one that is behind catches up while the window slides. An entry's index byte:
+most one entry per lane, all from a window of 32 columns that two registers hold; the column where the window
+begins is stored with the step. A lane takes its entries in column order, so one that is ahead idles and one
+that is behind catches up while the window slides. A slot's index byte:
 
     bits 0-4  column - begin of the window       bit 5 + q  the entry belongs to row 16 q + k of the slice
 
-Neither bit set: the slot is empty and takes no part in the multiply-add.
+None of bits 5-7 set: the slot is empty, its value 0. Four steps are taken together; a lane has their four
+bytes in one word, which the lookup takes as it is, shifted, since it minds the lowest five bits only.
+
+What is absent adds nothing even to an infinite x: where x is finite, the 0 of an empty slot says so by
+itself, and what is in none of the rows q > 0 may as well be added to row 0; otherwise each row takes its
+own slots only.
 
 The storage is that of M. Kreutzer et al., A unified sparse matrix data format for efficient general sparse
 matrix-vector multiplication on modern processors with wide SIMD units, SIAM J. Sci. Comput. 36(5), 2014,
@@ -22,14 +27,14 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import I8, I64, INDEX, LANES, WIDE, Lanes, fast, padded, parts
+from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, fast, padded, parts
 
 WINDOW = 2 * LANES
 MOST = 3  # rows a lane can serve: bits 5, 6, 7
-STEPS = 2  # taken together, each with accumulators of its own; slices are padded to whole pairs
+STEPS = 4  # taken together, the bytes of one word; slices are padded to a multiple
 
 
-def _slice(q_rows):
+def _slice(q_rows, finite):
     """Intrinsic: the 16 q_rows outputs of a slice from steps begin <= t < end, a multiple of STEPS."""
 
     @intrinsic
@@ -43,19 +48,29 @@ def _slice(q_rows):
             window, idx, val = code.array(0), code.array(1), code.array(2)
             x, y = code.array(5), code.array(6, y0)
 
+            def have(index, bits):
+                there = builder.and_(index, ir.Constant(INDEX, [bits] * LANES))
+                return builder.icmp_unsigned("!=", there, ir.Constant(INDEX, [0] * LANES))
+
+            def owners(index):
+                masks = [have(index, WINDOW << q) for q in range(q_rows)]
+                if finite:
+                    masks[0] = ir.Constant(MASK, [True] * LANES)
+                    for mask in masks[1:]:
+                        masks[0] = builder.and_(masks[0], builder.not_(mask))
+                return masks
+
             def steps(t, acc):
-                for u in range(STEPS):
-                    now = builder.add(t, I64(u))
-                    here = code.step(x, builder.mul(code.integer(window, now), I64(LANES)))
-                    slot = builder.mul(now, I64(LANES))
-                    index = builder.zext(code.load(idx, slot, ir.VectorType(I8, LANES)), INDEX)
+                slots = builder.mul(t, I64(LANES))
+                index = code.load(code.step(idx, slots), 0, INDEX)
+                for u, column in enumerate(code.integers(window, t, STEPS)):
+                    here = code.step(x, column)
                     inputs = code.lookup(code.load(here), index, code.load(here, LANES))
-                    weights = code.load(val, slot)
-                    for q in range(q_rows):
-                        flag = builder.and_(index, ir.Constant(INDEX, [WINDOW << q] * LANES))
-                        mine = builder.icmp_unsigned("!=", flag, ir.Constant(INDEX, [0] * LANES))
+                    weights = code.load(val, builder.add(slots, I64(u * LANES)))
+                    for q, mine in enumerate(owners(index)):
                         k = q * STEPS + u
                         acc[k] = code.fma_where(mine, weights, inputs, acc[k])
+                    index = builder.lshr(index, ir.Constant(INDEX, [8] * LANES))
                 return acc
 
             acc = code.loop(begin, end, STEPS, [code.zero] * (q_rows * STEPS), steps)
@@ -68,20 +83,39 @@ def _slice(q_rows):
     return one_slice
 
 
-_slice1, _slice2, _slice3 = _slice(1), _slice(2), _slice(3)
+_any1, _any2, _any3 = (_slice(q, False) for q in (1, 2, 3))
+_finite1, _finite2, _finite3 = (_slice(q, True) for q in (1, 2, 3))
+
+
+@kernel
+def _finite(x):
+    """Whether no element is infinite or NaN."""
+    wrong = False
+    for i in range(x.size):
+        wrong |= x[i] - x[i] != 0
+    return not wrong
 
 
 @kernel
 def _matvec_part(starts, window, idx, val, rows, x, y, first, last):
     inputs = padded(x, x.size + WINDOW)
+    finite = _finite(inputs)
     for g in range(first, last):
-        to = g * rows * LANES
+        steps = (window, idx, val, starts[g], starts[g + 1], inputs, y, g * rows * LANES)
         if rows == 1:
-            _slice1(window, idx, val, starts[g], starts[g + 1], inputs, y, to)
+            if finite:
+                _finite1(*steps)
+            else:
+                _any1(*steps)
         elif rows == 2:
-            _slice2(window, idx, val, starts[g], starts[g + 1], inputs, y, to)
+            if finite:
+                _finite2(*steps)
+            else:
+                _any2(*steps)
+        elif finite:
+            _finite3(*steps)
         else:
-            _slice3(window, idx, val, starts[g], starts[g + 1], inputs, y, to)
+            _any3(*steps)
 
 
 @kernel(parallel=True)
@@ -93,23 +127,29 @@ def _matvec(starts, window, idx, val, rows, x, y, shares):
 
 
 @kernel
+def place(step, lane):
+    """Where the index byte of a slot lies: words of four steps, lane after lane."""
+    return step // STEPS * (STEPS * LANES) + lane * STEPS + step % STEPS
+
+
+@kernel
 def matvec_plain(starts, window, idx, val, rows, x, y):
     """(1) for any dtype, one slot at a time."""
     y[:] = 0
     for g in range(starts.size - 1):
         for t in range(starts[g], starts[g + 1]):
             for k in range(LANES):
-                code = idx[t * LANES + k]
+                code = idx[place(t, k)]
                 for q in range(rows):
                     if code & (WINDOW << q):
-                        column = window[t] * LANES + (code & (WINDOW - 1))
+                        column = np.int64(window[t]) + (code & (WINDOW - 1))
                         y[(g * rows + q) * LANES + k] += val[t * LANES + k] * x[column]
 
 
 def matvec(starts, window, idx, val, rows, x, y):
     """Fill y (16 rows slices) with W x: equation (1); `rows` is Q.
 
-    starts (slices + 1) steps, window (steps) in blocks of 16 columns, idx uint8 and val (16 steps), x (in).
+    starts (slices + 1) steps, window (steps) columns, idx uint8 and val (16 steps), x (in).
     """
     if not (WIDE and fast(val, x, y)):
         matvec_plain(starts, window, idx, val, rows, x, y)
@@ -148,19 +188,18 @@ def arrange(indptr, indices, rows, starts, window, idx, source):
                         column = np.int64(indices[waits[q, k]])
                         if lowest < 0 or column < lowest:
                             lowest = column
-            block = lowest // LANES
             if write:
-                window[step] = block
+                window[step] = lowest
             for k in range(LANES):
                 best, turn = -1, 0
                 for q in range(rows):
                     if waits[q, k] < done[q, k]:
                         column = np.int64(indices[waits[q, k]])
-                        if column < block * LANES + WINDOW and (best < 0 or column < best):
+                        if column < lowest + WINDOW and (best < 0 or column < best):
                             best, turn = column, q
                 if best >= 0:
                     if write:
-                        idx[step * LANES + k] = (best - block * LANES) | (WINDOW << turn)
+                        idx[place(step, k)] = (best - lowest) | (WINDOW << turn)
                         source[step * LANES + k] = waits[turn, k]
                     waits[turn, k] += 1
                     left -= 1

@@ -28,7 +28,7 @@ from minisparse.training.keeper import Keeper, Keeping, identity
 from minisparse.training.loop import fit
 from minisparse.training.snapshot import Snapshot
 from minisparse.training.state import TrainState
-from minisparse.training.storage import adopt, adopt_first, check_storage
+from minisparse.training.storage import adopt, adopt_first, check_storage, layout
 
 PROBE_PER_CLASS = 10
 PIECE = 1024  # samples evaluated at once,
@@ -147,7 +147,7 @@ def train(
     with ExitStack() as stack:
         keeper, there = None, None
         if checkpoint is not None:
-            facts = {"epochs": epochs, "batch": batch, "loss": name, "seed": seed, "storage": storage}
+            facts = {"epochs": epochs, "batch": batch, "loss": name, "seed": seed, "storage": layout(storage)}
             which = identity(network, data, method, optimizer, rate, **facts)
             interrupts = stack.enter_context(Interrupts())
             keeper = Keeper(Keeping(checkpoint, every, resume), which, interrupts)

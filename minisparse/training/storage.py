@@ -25,6 +25,15 @@ def format_of(weight: Weight) -> str | None:
     return NAMES.get(type(weight))
 
 
+def layout(storage: str | None) -> str | None:
+    """The storage, and which of the layouts that its entries have had in optimiser slots, if several.
+
+    A snapshot of another layout is that of another run.
+    """
+    number = FORMATS[storage].layout if storage in FORMATS else 1
+    return storage if number == 1 else f"{storage}, layout {number}"
+
+
 def check_storage(storage: str | None, method: Method, horizon: int) -> None:
     """UnknownNameError for no format; MethodError for a method that goes back to earlier, dense weights."""
     if storage is None:

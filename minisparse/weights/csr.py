@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minisparse.errors import UsageError
-from minisparse.kernels import csr
-from minisparse.kernels.multiply import multiply
+from minisparse.kernels import csr, multiply
 from minisparse.kernels.order import Order
 from minisparse.kernels.packing import room
 from minisparse.nn.param import Array
@@ -49,6 +48,7 @@ class CSRWeight(StoredWeight):
 class PanelWeight(StoredWeight):
     """CSR panel by panel: 16-bit columns within panels that stay in cache; for batches."""
 
+    layout: ClassVar[int] = 2
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({"narrower": 1}, {"narrower": 2})
 
     def __init__(
@@ -66,8 +66,8 @@ class PanelWeight(StoredWeight):
         panel, panels = pattern.indices // width, -(-columns // width)
         segment = panel.astype(np.int64) * out + pattern.rows  # of each entry; panel * out + row
         counts = np.bincount(segment, minlength=panels * out)
-        begin, end = np.zeros((2, panels, out), dtype=bounds_type(pattern.nnz))
-        end.reshape(-1)[:] = counts
+        begin: Array = np.zeros((panels, out), dtype=bounds_type(pattern.nnz))
+        end = counts.reshape(begin.shape).astype(begin.dtype)
         order = Order.of(begin, end, pattern.indices, width, True, pattern.indptr)
         # the kernel reads block by block of rows, in these panel by panel, in these as it visits the rows
         visits = order.visit + np.arange(panels)[:, None] * out
@@ -96,5 +96,5 @@ class PanelWeight(StoredWeight):
 
     def _batch(self, x: Array, values: Array) -> Array:
         y = room(self.shape[0], x.shape[1], x.dtype)
-        multiply(self._order, values, x, y)
+        multiply.multiply(self._order, values, x, y)
         return y

@@ -87,7 +87,7 @@ class CSRPattern:
         width = width or panel_width(self.nnz, self.shape)
         if width not in self._orders:
             panels = -(-self.shape[1] // width)
-            cuts = np.empty((panels + 1, self.shape[0]), dtype=bounds_type(self.nnz))
+            cuts: Array = np.empty((panels + 1, self.shape[0]), dtype=bounds_type(self.nnz))
             cut(self.indptr, self.indices, width, cuts)
             self._orders = {width: Order.of(cuts[:-1], cuts[1:], self.indices, width, False, self.indptr)}
         return self._orders[width]

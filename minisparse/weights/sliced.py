@@ -8,7 +8,7 @@ import numpy as np
 
 from minisparse.errors import UsageError
 from minisparse.kernels import sliced
-from minisparse.kernels.sliced import LANES, MOST, WINDOW
+from minisparse.kernels.sliced import LANES, MOST, STEPS, WINDOW
 from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern, index_type
 from minisparse.weights.stored import Geometry, StoredWeight
@@ -18,7 +18,8 @@ class SlicedWeight(StoredWeight):
     """Slices of 16 rows with sliding windows: a value and a byte per slot, some empty; for single samples."""
 
     few: ClassVar[int] = 4
-    settings: ClassVar[tuple[dict[str, Any], ...]] = ({"rows_per_lane": 1}, {"rows_per_lane": 3})
+    layout: ClassVar[int] = 2
+    settings: ClassVar[tuple[dict[str, Any], ...]] = ({"rows_per_lane": 2}, {"rows_per_lane": 3})
 
     def __init__(
         self, pattern: CSRPattern, values: Array, geometry: Geometry | None = None, rows_per_lane: int = 2
@@ -32,7 +33,7 @@ class SlicedWeight(StoredWeight):
     def _arrange(self, pattern: CSRPattern) -> Array:
         q = self.rows_per_lane
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
-        kind = index_type(-(-self.shape[1] // LANES))
+        kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
         structure: tuple[Array, ...] = (np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
         sliced.arrange(pattern.indptr, pattern.indices, q, self._starts, *structure)
@@ -45,17 +46,19 @@ class SlicedWeight(StoredWeight):
         return source
 
     def _slots(self) -> Array:
-        lane = np.tile(np.arange(LANES), self._window.size)
-        group = np.repeat(np.arange(self._starts.size - 1), np.diff(self._starts) * LANES)
-        column = np.repeat(self._window.astype(np.int64), LANES) * LANES + self._index % WINDOW
-        turn = np.array([0, 0, 1, 0, 2])[self._index // WINDOW]
-        row = (group * self.rows_per_lane + turn) * LANES + lane
-        return np.where(self._index >= WINDOW, row * self.shape[1] + column, -1)
+        steps = self._window.size
+        index = self._index.reshape(-1, LANES, STEPS).transpose(0, 2, 1).reshape(steps, LANES)
+        group = np.repeat(np.arange(self._starts.size - 1), np.diff(self._starts))[:, None]
+        column = self._window.astype(np.int64)[:, None] + index % WINDOW
+        turn = np.array([0, 0, 1, 0, 2])[index // WINDOW]
+        row = (group * self.rows_per_lane + turn) * LANES + np.arange(LANES)
+        return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
 
     def _structure(self) -> tuple[Array, ...]:
         return self._starts, self._window, self._index
 
     def _one(self, x: Array, values: Array) -> Array:
         y = np.empty((self._starts.size - 1) * self.rows_per_lane * LANES, dtype=x.dtype)
-        sliced.matvec(self._starts, self._window, self._index, values, self.rows_per_lane, x, y)
+        structure = (self._starts, self._window, self._index)
+        sliced.matvec(*structure, values, self.rows_per_lane, x, y)
         return y

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minisparse.errors import ShapeError, SparseFormatError
-from minisparse.kernels import adjoint
+from minisparse.kernels import adjoint, multiply
 from minisparse.kernels.lanes import aligned
 from minisparse.kernels.merge import gather, places
-from minisparse.kernels.multiply import multiply
 from minisparse.kernels.packing import room
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array, Param
@@ -35,6 +34,7 @@ class StoredWeight(Weight):
 
     few: ClassVar[int] = 0  # samples up to which `_one` sample at a time is faster than a batch product
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({},)  # constructor settings worth measuring
+    layout: ClassVar[int] = 1  # counts how often the order of the slots has changed
 
     def __init__(self, pattern: CSRPattern, values: Array, geometry: Geometry | None = None) -> None:
         """values (nnz) in row order; geometry defaults to a Linear layer's.
@@ -94,7 +94,7 @@ class StoredWeight(Weight):
         """W x for x (in, r): an array (out, >= r) whose first r columns count."""
         pattern, slots = self.rows()
         y = room(self.shape[0], x.shape[1], x.dtype)
-        multiply(pattern.order(), _taken(values, slots), x, y)
+        multiply.multiply(pattern.order(), _taken(values, slots), x, y)
         return y
 
     # What follows from it.
@@ -203,7 +203,7 @@ class StoredWeight(Weight):
     def connect(self, x: Array) -> Array:
         pattern = self.rows()[0]
         y = room(self.shape[0], len(x), x.dtype)
-        multiply(pattern.order(), np.ones(pattern.nnz, dtype=x.dtype), x.T, y)
+        multiply.multiply(pattern.order(), np.ones(pattern.nnz, dtype=x.dtype), x.T, y)
         return y[:, : len(x)].T
 
     def assign(self, dense: Array) -> None:

@@ -25,6 +25,7 @@ from minisparse.kernels import (
     merge,
     norm,
     packing,
+    sliced,
     sparse_conv,
     update,
     walsh,
@@ -200,7 +201,11 @@ def lists() -> Iterator[tuple[str, Case]]:
         widths = [packing.lanes_of(k, 300, 128) for k in range(3)] + [
             sparse_conv._pixels(k) for k in range(1, 9)
         ]
-        return lanes.padded(x32, 32), lanes.at_least(x32, 20), np.array([*widths, buffer.size, skip < 16])
+        return (
+            lanes.padded(x32, 32),
+            lanes.at_least(x32, 20),
+            np.array([*widths, buffer.size, skip < 16, sliced._finite(x32)]),
+        )
 
     yield "helpers", helpers
 

@@ -28,16 +28,17 @@ if sys.argv[1:2] == ["bounds"] and __name__ == "__main__":
 
 # ruff: noqa: E402
 from minisparse.kernels import (
+    adjoint,
     bitmask,
     block,
     columns,
     csr,
     jit,
     lanes,
+    multiply,
     nm,
     norm,
     order,
-    panels,
     sliced,
     sparse_conv,
     unfold,
@@ -153,8 +154,8 @@ def bounds() -> dict[str, object]:
 # where a kernel is called from, and its name there
 ENTRIES: tuple[tuple[Any, str], ...] = (
     (csr, "matvec"), (csr, "fan_in"), (bitmask, "matvec"), (block, "matvec"), (block, "multiply"),
-    (nm, "matvec"), (nm, "matvec_any"), (sliced, "matvec"), (panels, "multiply"), (panels, "scatter"),
-    (panels, "sample"), (sparse_conv, "correlate"), (sparse_conv, "pull"), (sparse_conv, "gradient"),
+    (nm, "matvec"), (nm, "matvec_any"), (sliced, "matvec"), (multiply, "multiply"), (adjoint, "scatter"),
+    (adjoint, "sample"), (sparse_conv, "correlate"), (sparse_conv, "pull"), (sparse_conv, "gradient"),
     (direct, "correlate"), (direct, "place"), (direct, "weight_gradient"),
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ from minisparse.sparsity.schedule import Cubic, OneShot
 from minisparse.training.born import make_sparse
 from minisparse.training.run import Run, train
 from minisparse.training.state import TrainState
-from minisparse.training.storage import NAMES, adopt, format_of, numbers
+from minisparse.training.storage import NAMES, adopt, format_of, layout, numbers
 from minisparse.weights.csr import CSRWeight
 from minisparse.weights.formats import FORMATS, MASKED, convert
 from minisparse.weights.stored import StoredWeight
@@ -302,3 +302,9 @@ def test_every_method_trains_as_in_matrices_or_says_before_the_first_step_that_i
         assert np.abs(layer.weight.dense() - wanted).max() <= 1e-11 * np.abs(wanted).max()
         if type(masked[key].weight) is MaskedWeight and masked[key].weight.kept < wanted.size:
             assert type(layer.weight) is CSRWeight
+
+
+def test_a_snapshot_of_an_older_layout_is_that_of_another_run() -> None:
+    for storage in (None, "masked", *FORMATS):
+        number = FORMATS[storage].layout if storage in FORMATS else 1
+        assert (layout(storage) == storage) == (number == 1)
