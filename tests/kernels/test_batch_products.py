@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from minisparse.kernels import adjoint, lanes, packing
+from minisparse.kernels import multiply as multiplication
 from minisparse.kernels.jit import COMPILED
 from minisparse.kernels.multiply import multiply
 from minisparse.kernels.order import MOST_ROWS, Order, cut, multiply_plain, sample_plain, scatter_plain
@@ -215,3 +216,17 @@ def test_a_sample_has_the_same_bits_whatever_stands_beside_it():
     whole = product(multiply, order, values, x, 90)
     for batch in (1, 16, 17, 40, 64, 65, 200):
         np.testing.assert_array_equal(product(multiply, order, values, x[:, :batch], 90), whole[:, :batch])
+
+
+def test_any_division_of_the_work_gives_the_same_bits(monkeypatch):
+    rng = np.random.default_rng(8)
+    for out, columns, batch in ((60, 100, 300), (2 * MOST_ROWS + 10, 40, 70), (20, 30, 40)):
+        mask = rng.random((out, columns)) < 0.2
+        order = row_order(mask, 16)
+        values = rng.standard_normal(order.where.size).astype(np.float32)
+        x = rng.standard_normal((columns, batch)).astype(np.float32)
+        monkeypatch.setattr(multiplication, "parts", lambda entries: 1)
+        expected = product(multiply, order, values, x, out).copy()
+        for shares in (2, 3, 4, 9):
+            monkeypatch.setattr(multiplication, "parts", lambda entries, n=shares: n)
+            np.testing.assert_array_equal(product(multiply, order, values, x, out), expected)
