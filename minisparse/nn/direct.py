@@ -59,22 +59,13 @@ def _transposed_plan(window: Window, h: int, w: int, o: int) -> tuple[tuple[int,
     return (h + reach[0], wide, *shift), pixels, taps.ravel()
 
 
-def _frames(x: Array, size: tuple[int, int], at: tuple[int, int], step: tuple[int, int]) -> Array:
-    n, c = len(x), x.shape[3]
-    frames = np.empty((n, *size, c), dtype=np.float32)
-    with threads_for(16 * frames.size):
-        place(x, frames, *at, *step)
-    return frames.reshape(n, -1)
-
-
 def forward(x: Array, weight: Array, window: Window) -> Array:
     """y (n, oh, ow, o) from x (n, h, w, c) and weight (o, kh*kw*c)."""
     n, h, w, c = x.shape
     size, pixels, taps = _plan(window, h, w, c)
     y = np.empty((n, pixels.size, len(weight)), dtype=np.float32)
-    frames = _frames(x, size, window.padding, (1, 1))
     with threads_for(y.size * taps.size):
-        correlate(frames, _eights(pixels), taps, np.ascontiguousarray(weight.T), y)
+        correlate(x, size, window.padding, (1, 1), _eights(pixels), taps, np.ascontiguousarray(weight.T), y)
     return y.reshape(n, *window.output_size((h, w)), -1)
 
 
@@ -86,9 +77,9 @@ def transposed(dy: Array, weight: Array, window: Window, size: tuple[int, int]) 
     flipped = weight.reshape(o, kh * kw, -1).transpose(1, 0, 2)
     c = flipped.shape[2]
     dx = np.empty((n, pixels.size, c), dtype=np.float32)
-    frames = _frames(dy, (hp, wp), (top, left), window.stride)
     with threads_for(dx.size * taps.size):
-        correlate(frames, _eights(pixels), taps, np.ascontiguousarray(flipped).reshape(-1, c), dx)
+        frame = ((hp, wp), (top, left), window.stride)
+        correlate(dy, *frame, _eights(pixels), taps, np.ascontiguousarray(flipped).reshape(-1, c), dx)
     return dx.reshape(n, *size, c)
 
 
@@ -98,7 +89,9 @@ def gradient(x: Array, dy: Array, window: Window) -> Array:
     o = dy.shape[3]
     size, pixels, taps = _plan(window, h, w, c)
     dw = np.empty((taps.size, o), dtype=np.float32)
-    frames = _frames(x, size, window.padding, (1, 1))
+    frames = np.empty((n, *size, c), dtype=np.float32)
+    with threads_for(16 * frames.size):
+        place(x, frames, *window.padding, 1, 1)
     with threads_for(dy.size * taps.size):
-        weight_gradient(frames, pixels, _eights(taps), dy.reshape(n, -1, o), dw)
+        weight_gradient(frames.reshape(n, -1), pixels, _eights(taps), dy.reshape(n, -1, o), dw)
     return dw.T

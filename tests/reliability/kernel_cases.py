@@ -19,6 +19,7 @@ import numpy as np
 from minisparse.kernels import (
     columns,
     conv,
+    gate,
     jit,
     lanes,
     lasso,
@@ -107,9 +108,10 @@ def convolutions(dtype: Any) -> Iterator[tuple[str, Case]]:
     yield "max pooling", pool
 
     def frames() -> tuple[Array, ...]:
-        out = np.empty((n, 7, 9, 3), dtype=dtype)
-        conv.place(x, out, 1, -1, 2, 1)
-        return (out,)
+        cut, whole = np.empty((2, n, 7, 9, 3), dtype=dtype)
+        conv.place(x, cut, 1, -1, 2, 1)
+        conv.place(x, whole, 1, 2, 2, 1)
+        return cut, whole
 
     yield "frames", frames
     rows = window.unfold(x)
@@ -201,11 +203,10 @@ def lists() -> Iterator[tuple[str, Case]]:
         widths = [packing.lanes_of(k, 300, 128) for k in range(3)] + [
             sparse_conv._pixels(k) for k in range(1, 9)
         ]
-        return (
-            lanes.padded(x32, 32),
-            lanes.at_least(x32, 20),
-            np.array([*widths, buffer.size, skip < 16, sliced._finite(x32)]),
-        )
+        gated = np.empty_like(x32)
+        gate.gate(x32 - 3, x32, gated)
+        facts = np.array([*widths, buffer.size, skip < 16, sliced._finite(x32)])
+        return lanes.padded(x32, 32), lanes.at_least(x32, 20), gated, facts
 
     yield "helpers", helpers
 
