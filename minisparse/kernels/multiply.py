@@ -75,11 +75,11 @@ def _multiply_part(w, x, y, tile, first_tile, last_tile, first_block, last_block
 
 
 @kernel(parallel=True)
-def _multiply(w, x, y, tile, tiles, blocks, groups, halves):
-    for task in prange(groups * halves):
-        g, h = task // halves, task % halves
+def _multiply(w, x, y, tile, tiles, blocks, groups, bands):
+    for task in prange(groups * bands):
+        g, band = task // bands, task % bands
         first, last = tiles * g // groups, tiles * (g + 1) // groups
-        some, more = blocks * h // halves, blocks * (h + 1) // halves
+        some, more = blocks * band // bands, blocks * (band + 1) // bands
         _multiply_part(w, x, y, tile, first, last, some, more, groups > 1)
 
 
@@ -94,15 +94,15 @@ def multiply(order, values, x, y):
         return
     shares = parts(values.size * samples // 4)
     blocks = -(-len(y) // order.block)
-    halves = min(blocks, shares)
+    bands = min(blocks, shares)
     tile = min(WIDE, order.tile)
-    while tile > LANES and -(-samples // tile) * halves < shares:
+    while tile > LANES and -(-samples // tile) * bands < shares:
         tile //= 2
     tiles = -(-samples // tile)
     begin, end, visit = (a.reshape(-1) for a in (order.begin, order.end, order.visit))
     w = (begin, end, order.where, values, visit, order.width, order.local, order.block)
     source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1], len(y))
     if shares > 1:
-        _multiply(w, source, out, tile, tiles, blocks, min(tiles, -(-shares // halves)), halves)
+        _multiply(w, source, out, tile, tiles, blocks, min(tiles, -(-shares // bands)), bands)
     else:
         _multiply_part(w, source, out, tile, 0, tiles, 0, blocks, False)

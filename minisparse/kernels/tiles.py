@@ -1,4 +1,4 @@
-"""Register tiles of the batched sparse products of `panels.py`: one row of W, up to 8 vectors of samples.
+"""Register tiles of the batched sparse products: a row of W, up to 8 vectors of samples.
 
 A tile of x is `vectors` * 16 samples wide and lies contiguously, row after row, from x0 on. The row's
 entries are begin <= p < end; its indices are rows of the tile. In a convolution rows overlap: they begin

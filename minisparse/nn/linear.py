@@ -13,7 +13,7 @@ import numpy as np
 from minisparse.nn.layer import LinearLayer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
-from minisparse.nn.weight import Weight
+from minisparse.nn.weight import Weight, feature_major
 
 
 class Linear(LinearLayer):
@@ -36,6 +36,8 @@ class Linear(LinearLayer):
         return dx.reshape(*dy.shape[:-1], dx.shape[-1])
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array | None:
+        if feature_major(self.x):  # dx, which meets x again, should lie as x does
+            dy = np.asfortranarray(dy)
         self.dy = dy
         self.weight.pullback(self.x, dy)
         if self.bias is not None:

@@ -195,6 +195,11 @@ class Weight(ABC):
         self.pullback(rows.reshape(-1, rows.shape[-1]), dy.reshape(-1, dy.shape[-1]))
 
 
+def feature_major(a: Array) -> bool:
+    """Whether a matrix (n, features) lies feature by feature in memory, as sparse products leave it."""
+    return a.ndim == 2 and a.flags.f_contiguous and not a.flags.c_contiguous
+
+
 class MaskedWeight(Weight):
     """A dense matrix and, once pruned, a Boolean mask of its shape.
 
@@ -243,6 +248,8 @@ class MaskedWeight(Weight):
         return x @ self.param.value.T
 
     def pull(self, dy: Array) -> Array:
+        if feature_major(dy):  # then the result is, too
+            return (self.param.value.T @ dy.T).T
         return dy @ self.param.value
 
     def pullback(self, x: Array, dy: Array) -> None:

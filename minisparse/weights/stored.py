@@ -165,7 +165,11 @@ class StoredWeight(Weight):
         return dx[:, : len(dy)].T
 
     def pullback(self, x: Array, dy: Array) -> None:
-        self._put(self.param.grad, self._sampled(x, dy))
+        grad, (pattern, slots) = self.param.grad, self.rows()
+        if slots is None and x.dtype == dy.dtype == grad.dtype and x.dtype.isnative:
+            adjoint.sample(pattern.order(), x.T, dy.T, grad.reshape(-1))
+        else:
+            self._put(grad, self._sampled(x, dy))
 
     def rpullback(self, x: Array, rx: Array, dy: Array, rdy: Array) -> None:
         self.param.rgrad = np.zeros_like(self.param.value)

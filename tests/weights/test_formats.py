@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minisparse.errors import ShapeError, SparseFormatError, UnknownNameError, UsageError
 from minisparse.kernels import lanes
 from minisparse.kernels.jit import COMPILED
+from minisparse.nn.linear import Linear
 from minisparse.nn.mode import EVAL
 from minisparse.nn.optim import OPTIMIZERS
 from minisparse.nn.weight import MaskedWeight
@@ -442,3 +443,15 @@ def test_any_mask_in_any_format(out, columns, density, batch, rng):
     for label, kind, settings in variants(mask):
         y = kind.from_dense(dense, mask, **settings).apply(x, EVAL)
         np.testing.assert_array_equal(y, x @ (dense * mask).T, err_msg=label)
+
+
+def test_gradients_of_a_masked_layer_lie_in_memory_as_its_inputs_do():
+    rng = np.random.default_rng(11)
+    w, x, dy = (rng.standard_normal(shape) for shape in ((3, 7), (5, 7), (5, 3)))
+    for order, along in (("C", 0), ("F", 1)):
+        layer = Linear(MaskedWeight(w, (3, 7, 1, 1)), np.zeros(3))
+        layer.forward(np.asarray(x, order=order))
+        dx = layer.backward(dy)
+        np.testing.assert_allclose(dx, dy @ w, rtol=1e-14)
+        np.testing.assert_allclose(layer.weight.param.grad, dy.T @ x, rtol=1e-14)
+        assert (dx.flags.c_contiguous, dx.flags.f_contiguous)[along]
