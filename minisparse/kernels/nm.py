@@ -24,6 +24,7 @@ from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, at_le
 
 ROWS = 4
 PAIR = 2 * LANES  # columns of one lookup
+AHEAD = 512  # floats: how far ahead of their use the values are asked for
 KINDS = ((4, 2), (4, 1), (16, 8), (16, 4), (16, 2))  # (B, C) with a kernel
 
 
@@ -65,7 +66,9 @@ def _four_rows(group, keep):
                         low, high = inputs[pair // LANES : pair // LANES + 2]
                         own = ir.Constant(MASK, [h // PAIR == pair // PAIR for h in home])
                         found = builder.select(own, code.lookup(low, index, high), found)
-                    weights = code.load(val, builder.mul(at, I64(LANES)))
+                    values = code.step(val, builder.mul(at, I64(LANES)))
+                    code.prefetch(values, AHEAD)
+                    weights = code.load(values)
                     acc[r] = code.fma(weights, found, acc[r])
                 return acc
 

@@ -38,9 +38,7 @@ def arrange_visits(begin, end, block, visit):
             most = 0
             for i in range(first, last):
                 most = max(most, end[c, i] - begin[c, i])
-            place = np.zeros(
-                most + 2, np.int64
-            )  # where the next row with so many entries fewer than most goes
+            place = np.zeros(most + 2, np.int64)  # of the next row with k entries fewer than the most
             for i in range(first, last):
                 place[most - (end[c, i] - begin[c, i]) + 1] += 1
             for k in range(most + 1):

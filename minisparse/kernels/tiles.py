@@ -154,7 +154,8 @@ def axpy_rows(vectors):
     """Intrinsic y[i ld : i ld + T] (+)= sum_p val[p] x[idx[p], 0:T], p in row i, for the rows of a list.
 
     These are i = visit[k], first <= k < last, with the entries begin[i] <= p < end[i]; begin, end and
-    visit are counted from element `base` on."""
+    visit are counted from element `base` on.
+    """
 
     @intrinsic
     def rows(typingctx, x, x0, idx, val, begin, end, visit, base, first, last, y, y0, ld, add):

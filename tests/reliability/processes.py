@@ -39,10 +39,15 @@ def python(
 
 
 def start(arguments: Sequence[str], cwd: Path, mark: str, **more: str) -> subprocess.Popen[str]:
-    """A running interpreter, the leader of a process group of its own."""
+    """A running interpreter, the leader of a process group of its own.
+
+    It minds Ctrl-C even where the tests were started by a script in the background, which would pass on
+    that it is ignored.
+    """
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=cwd, env=environment(mark, **more), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
