@@ -9,8 +9,9 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 import dask
 import numba
@@ -39,7 +40,7 @@ def local(jobs: int) -> Iterator[Client]:
     # set in the worker alone: here Numba would read it at its next compilation, and refuse to go on
     environ["distributed.nanny.environ.NUMBA_NUM_THREADS"] = threads
     own = dask.config.set(SETTINGS | environ)
-    with own, _hushed(), _own_environment(), _cluster(jobs) as cluster, Client(cluster) as client:
+    with own, _hushed(), _own_environment(), _workers(jobs) as cluster, Client(cluster) as client:
         yield client
 
 
@@ -54,6 +55,23 @@ def _own_environment() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[LocalCluster]:
+    """The worker processes. One that had to be killed leaves the lock of its scratch folder; it goes, too."""
+    locks: list[Path] = []
+    try:
+        with _cluster(jobs) as cluster:
+            try:
+                yield cluster
+            finally:
+                folders = [nanny.worker_dir for nanny in cluster.workers.values()]
+                locks = [Path(f"{folder}.dirlock") for folder in folders if folder]
+    finally:
+        for lock in locks:
+            with suppress(OSError):  # another grid may be looking after it
+                lock.unlink(missing_ok=True)
 
 
 def _cluster(jobs: int, starts: int = STARTS) -> LocalCluster:
