@@ -59,7 +59,7 @@ def _place_sample(x, frame, top, left, step_h, step_w):
 def place(x, out, top, left, step_h, step_w):
     """Copy x (n, h, w, c) into frames out (n, hp, wp, c): pixel (i, j) goes to (top + i step_h, ...).
 
-    Pixels that fall outside the frame are dropped, places that receive none are 0.
+    x is contiguous. Pixels that fall outside the frame are dropped, places that receive none are 0.
     """
     for s in prange(x.shape[0]):
         _place_sample(x[s], out[s], top, left, step_h, step_w)
@@ -83,7 +83,7 @@ def _product(x, rows, cols, begin, end, w, y, out, add):
 
 @kernel(parallel=True)
 def correlate(x, size, corner, step, pixels, taps, w, y):
-    """y (n, p, o) from x (n, h, w, c) and w (k, o).
+    """y (n, p, o) from x (n, h, w, c), contiguous, and w (k, o).
 
     size (hp, wp) of a frame; corner and step say where in it the pixels of x go, as for `place`. pixels (p,
     padded with its last entry to a multiple of 8) and taps (k) are offsets as above. A sample's frame is used

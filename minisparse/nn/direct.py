@@ -64,6 +64,7 @@ def forward(x: Array, weight: Array, window: Window) -> Array:
     n, h, w, c = x.shape
     size, pixels, taps = _plan(window, h, w, c)
     y = np.empty((n, pixels.size, len(weight)), dtype=np.float32)
+    x = np.ascontiguousarray(x)
     with threads_for(y.size * taps.size):
         correlate(x, size, window.padding, (1, 1), _eights(pixels), taps, np.ascontiguousarray(weight.T), y)
     return y.reshape(n, *window.output_size((h, w)), -1)
@@ -77,6 +78,7 @@ def transposed(dy: Array, weight: Array, window: Window, size: tuple[int, int]) 
     flipped = weight.reshape(o, kh * kw, -1).transpose(1, 0, 2)
     c = flipped.shape[2]
     dx = np.empty((n, pixels.size, c), dtype=np.float32)
+    dy = np.ascontiguousarray(dy)
     with threads_for(dx.size * taps.size):
         frame = ((hp, wp), (top, left), window.stride)
         correlate(dy, *frame, _eights(pixels), taps, np.ascontiguousarray(flipped).reshape(-1, c), dx)
@@ -89,9 +91,10 @@ def gradient(x: Array, dy: Array, window: Window) -> Array:
     o = dy.shape[3]
     size, pixels, taps = _plan(window, h, w, c)
     dw = np.empty((taps.size, o), dtype=np.float32)
+    cotangent = np.ascontiguousarray(dy).reshape(n, -1, o)
     frames = np.empty((n, *size, c), dtype=np.float32)
     with threads_for(16 * frames.size):
-        place(x, frames, *window.padding, 1, 1)
+        place(np.ascontiguousarray(x), frames, *window.padding, 1, 1)
     with threads_for(dy.size * taps.size):
-        weight_gradient(frames.reshape(n, -1), pixels, _eights(taps), dy.reshape(n, -1, o), dw)
+        weight_gradient(frames.reshape(n, -1), pixels, _eights(taps), cotangent, dw)
     return dw.T

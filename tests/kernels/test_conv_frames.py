@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from minisparse.kernels.conv import place
+from minisparse.kernels.jit import COMPILED
+from minisparse.nn import direct
 from minisparse.nn.activation import TABLE
+from minisparse.nn.window import Window
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,35 @@ def test_the_rectifier_pulls_the_same_bits_however_memory_lies(dtype, order):
         found = relu.pull(z, dy)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.signbit(found.real), np.signbit(expected.real))
+
+
+@pytest.mark.skipif(not COMPILED, reason="the direct kernels need the compiler")
+@pytest.mark.parametrize("window", [Window.of((3, 3), (1, 1), (1, 1)), Window.of((3, 2), (2, 1), (0, 1))])
+def test_images_may_lie_in_memory_in_any_way(window):
+    rng = np.random.default_rng(2)
+    weight = rng.standard_normal((4, 3 * window.kernel[0] * window.kernel[1])).astype(np.float32)
+    x = rng.standard_normal((2, 6, 5, 3)).astype(np.float32)
+    y = direct.forward(x, weight, window)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+
+    def products(x, dy):
+        return (
+            direct.forward(x, weight, window),
+            direct.transposed(dy, weight, window, (6, 5)),
+            direct.gradient(x, dy, window),
+        )
+
+    def channels_first(a):
+        return a.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)
+
+    def apart(a):
+        return np.repeat(a, 2, axis=2)[:, :, ::2]
+
+    def fixed(a):
+        a = a.copy()
+        a.flags.writeable = False
+        return a
+
+    for laid in (channels_first, apart, fixed, np.asfortranarray):
+        for found, expected in zip(products(laid(x), laid(dy)), products(x, dy), strict=True):
+            np.testing.assert_array_equal(found, expected)
