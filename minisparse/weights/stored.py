@@ -166,7 +166,8 @@ class StoredWeight(Weight):
 
     def pullback(self, x: Array, dy: Array) -> None:
         grad, (pattern, slots) = self.param.grad, self.rows()
-        if slots is None and x.dtype == dy.dtype == grad.dtype and x.dtype.isnative:
+        same = x.dtype == dy.dtype == grad.dtype and x.dtype.isnative
+        if slots is None and same and grad.flags.c_contiguous:
             adjoint.sample(pattern.order(), x.T, dy.T, grad.reshape(-1))
         else:
             self._put(grad, self._sampled(x, dy))
