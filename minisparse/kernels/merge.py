@@ -1,4 +1,4 @@
-"""Lists of positions: two ascending ones side by side, and entries taken from where they say."""
+"""Ascending lists of positions: two side by side, one row by row, and entries taken from where they say."""
 
 import numpy as np
 
@@ -38,9 +38,44 @@ def skip(ranks, excluded):
 
 
 @kernel
+def _union(a, b, both):
+    k = m = 0
+    for i in range(both.size):
+        if m == b.size or (k < a.size and a[k] <= b[m]):
+            both[i] = a[k]
+            k += 1
+        else:
+            both[i] = b[m]
+            m += 1
+
+
+def union(a, b):
+    """(a + b,) int64: two ascending lists as one; both int64."""
+    both = np.empty(a.size + b.size, dtype=np.int64)
+    _union(a, b, both)
+    return both
+
+
+@kernel
+def rows(flat, columns, indptr, indices):
+    """From ascending positions in a matrix of so many columns: where its rows start, and each one's column.
+
+    indptr (rows + 1); indices (flat.size), of a type that holds a column.
+    """
+    p = 0
+    for i in range(indptr.size - 1):
+        indptr[i] = p
+        while p < flat.size and flat[p] < (i + 1) * columns:
+            indices[p] = flat[p] - i * columns
+            p += 1
+    indptr[-1] = p
+
+
+@kernel
 def _gather(values, order, empty, taken):
     for i in range(order.size):
-        taken[i] = values[order[i]] if order[i] >= 0 else empty
+        value = values[max(order[i], 0)]  # always read: a branch would be taken at random
+        taken[i] = value if order[i] >= 0 else empty
 
 
 BITS = {4: np.int32, 8: np.int64}  # by bytes: numbers are moved as what they are made of, whatever they mean

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minisparse.errors import NonFiniteError, ShapeError, UsageError
+from minisparse.kernels.rank import smallest
 from minisparse.nn.param import Array
 
 BLOCK_BYTES = 1 << 19  # of the matrix at a time: a block stays in the cache while it is ranked
@@ -32,7 +33,7 @@ def first_largest(scores: Array, k: int) -> Array:
         return np.arange(scores.size)
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    threshold = np.partition(scores, scores.size - k)[scores.size - k]
+    threshold = smallest(scores, scores.size - k)
     chosen = scores > threshold
     tied = np.flatnonzero(scores == threshold)
     chosen[tied[: k - np.count_nonzero(chosen)]] = True

@@ -7,9 +7,9 @@ than one entry the count is rounded to whole units: the lowest-scoring units are
 number being the one for which the removed entries come nearest to s n                     (2)
 (halfway: the even number of units). If all units have the same size, (2) is (1) counted in units.
 
-An O(n) selection is used: np.partition finds the threshold *value*, which does not depend on how it
-orders equal elements, and ties are then filled by index. np.argpartition would not do: the tied
-elements it picks change with the SIMD level of the processor.
+An O(n) selection is used: `kernels/rank.py` finds the threshold *value*, which does not depend on how equal
+elements are ordered, and ties are then filled by index. np.argpartition would not do: the tied elements it
+picks change with the SIMD level of the processor.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minisparse.errors import NonFiniteError, ShapeError, SparsityError, UsageError
+from minisparse.kernels.rank import smallest
 from minisparse.sparsity.allocation import Allocation, too_few_left
 from minisparse.sparsity.count import check_sparsity, is_whole, kept_count
 from minisparse.sparsity.pattern import Pattern
@@ -65,7 +66,7 @@ def top_k(scores: Any, k: int, among: Mask | None = None) -> Mask:
         )
     if k == 0:
         return np.zeros(scores.shape, dtype=bool)
-    threshold = np.partition(pool, pool.size - k)[pool.size - k]
+    threshold = smallest(pool, pool.size - k)
     chosen, tied = flat > threshold, flat == threshold
     if allowed is not None:
         chosen &= allowed

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisparse.errors import SparseFormatError
+from minisparse.kernels import merge
 from minisparse.kernels.order import Order, cut
 from minisparse.nn.param import Array
 from minisparse.nn.weight import spread
@@ -47,9 +48,10 @@ class CSRPattern:
     @classmethod
     def from_flat(cls, flat: Array, shape: tuple[int, int]) -> CSRPattern:
         """The entries at these ascending flat positions of a matrix of this shape."""
-        rows, columns = np.divmod(flat, max(1, shape[1]))
-        counts = np.bincount(rows, minlength=shape[0])
-        return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), columns, shape)
+        indptr = np.empty(shape[0] + 1, dtype=np.int64)
+        indices: Array = np.empty(flat.size, dtype=index_type(shape[1]))
+        merge.rows(flat, shape[1], indptr, indices)
+        return cls(indptr, indices, shape)
 
     @classmethod
     def checked(cls, indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> CSRPattern:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisparse.kernels.merge import gather, places, skip
+from minisparse.kernels.merge import gather, places, rows, skip, union
 
 positions = st.sets(st.integers(0, 60)).map(lambda s: np.array(sorted(s), dtype=np.int64))
 
@@ -19,6 +19,20 @@ def test_places(new, old):
 def test_skip(ranks, excluded):
     free = [p for p in range(200) if p not in set(excluded.tolist())]
     assert skip(ranks, excluded).tolist() == [free[r] for r in ranks]
+
+
+@given(positions, positions)
+def test_union(a, b):
+    assert union(a, b).tolist() == sorted(a.tolist() + b.tolist())  # twice what is in both
+
+
+@given(st.integers(1, 6), st.integers(1, 300), st.data())
+def test_rows(count, columns, data):
+    flat = np.array(sorted(data.draw(st.sets(st.integers(0, count * columns - 1)))), dtype=np.int64)
+    indptr, indices = np.full(count + 1, -1), np.full(flat.size, 7, dtype=np.uint16)
+    rows(flat, columns, indptr, indices)
+    assert indptr.tolist() == [int(np.sum(flat < i * columns)) for i in range(count + 1)]
+    assert indices.tolist() == (flat % columns).tolist()
 
 
 def test_read_only_lists_are_read():

@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from minisparse.methods.dynamic.rules import drop_smallest, merged
+from minisparse.kernels.merge import union
+from minisparse.methods.dynamic.rules import drop_smallest
 from minisparse.nn.largest import Blocks, largest_by_row
 from minisparse.nn.param import Array
 
@@ -42,4 +43,4 @@ def enter_random(stay: Array, lost: Array, of: int, rng: Generator) -> Array:
 
 def enter_largest(stay: Array, lost: Array, of: int, gradient: Blocks) -> Array:
     """Equation (2) by |dL/dw|, ties to the lower position; gradient: of all entries, in blocks of rows."""
-    return merged(stay, largest_by_row((b.reshape(-1, of) for b in gradient), lost, excluded=stay))
+    return union(stay, largest_by_row((b.reshape(-1, of) for b in gradient), lost, excluded=stay))

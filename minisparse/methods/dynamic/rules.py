@@ -14,6 +14,7 @@ from math import cos, pi
 import numpy as np
 from numpy.random import Generator
 
+from minisparse.kernels.merge import union
 from minisparse.nn.largest import Blocks, largest
 from minisparse.nn.param import Array
 from minisparse.sparsity.apportion import apportion, water_fill
@@ -40,7 +41,7 @@ def largest_together(scores: Mapping[str, Array], k: int) -> dict[str, Array]:
 
 def grow_largest(stay: Array, scores: Blocks, k: int) -> Array:
     """The positions `stay` and, among all others, the k of largest |score|; scores in blocks of rows."""
-    return merged(stay, largest(scores, k, excluded=stay))
+    return union(stay, largest(scores, k, excluded=stay))
 
 
 def grow_random(stay: Array, size: int, k: int, rng: Generator, excluded: Array | None = None) -> Array:
@@ -48,12 +49,7 @@ def grow_random(stay: Array, size: int, k: int, rng: Generator, excluded: Array 
 
     excluded: ascending positions where none may enter, those of `stay` among them; by default just those.
     """
-    return merged(stay, sample_distinct(k, size, rng, stay if excluded is None else excluded))
-
-
-def merged(a: Array, b: Array) -> Array:
-    """Two ascending arrays as one."""
-    return np.sort(np.concatenate([a, b]), kind="stable")
+    return union(stay, sample_distinct(k, size, rng, stay if excluded is None else excluded))
 
 
 def share_out(total: int, worth: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:

@@ -25,12 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from minisparse.methods.base import DynamicSparse, rounded, setting
-from minisparse.methods.dynamic.rules import drop_smallest, grow_random
+from minisparse.methods.dynamic.rules import grow_random
 from minisparse.methods.registry import register
 from minisparse.nn.layer import LinearLayer
 from minisparse.nn.param import Array
 from minisparse.sparsity.allocation import Allocation, ErdosRenyi
 from minisparse.sparsity.count import check_share
+from minisparse.sparsity.select import top_k
 from minisparse.training.state import TrainState
 
 
@@ -38,7 +39,8 @@ def survivors(weight: Array, zeta: float) -> Array:
     """Who stays after (1); weight (kept,) present entries."""
     stay = np.zeros(weight.shape, dtype=bool)
     for side in (weight >= 0, weight < 0):
-        stay[side] = drop_smallest(weight[side], rounded(zeta, int(np.count_nonzero(side))))
+        count = int(np.count_nonzero(side))
+        stay |= top_k(np.abs(weight), count - rounded(zeta, count), among=side)
     return stay
 
 

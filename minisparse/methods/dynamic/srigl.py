@@ -38,9 +38,10 @@ import numpy as np
 from numpy.random import Generator
 
 from minisparse.errors import MethodError
+from minisparse.kernels.merge import union
 from minisparse.methods.base import DynamicSparse, layer_shapes, rounded, setting
 from minisparse.methods.dynamic.rigl import exchange_fraction
-from minisparse.methods.dynamic.rules import drop_smallest, merged
+from minisparse.methods.dynamic.rules import drop_smallest
 from minisparse.methods.dynamic.silence import hidden, silence, unused
 from minisparse.methods.registry import register
 from minisparse.nn.largest import Blocks, largest, largest_by_row
@@ -109,7 +110,7 @@ def fill(keep: Array, weight: Array, gradient: Blocks, active: Array, columns: i
     """
     stay = largest_of_rows(keep, weight, columns, k)
     missing = np.where(active, k - np.bincount(stay // columns, minlength=active.size), 0)
-    return merged(stay, largest_by_row(gradient, missing, excluded=stay))
+    return union(stay, largest_by_row(gradient, missing, excluded=stay))
 
 
 def exchange(
