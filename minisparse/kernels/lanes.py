@@ -87,6 +87,14 @@ class Lanes:
         address = self.builder.asm(kind, "", "=r,0", [self.builder.ptrtoint(pointer, I64)], False)
         return self.builder.inttoptr(address, pointer.type)
 
+    def settled(self, mask):
+        """The same mask, as the compiler must take it: it would turn a comparison round to save a negation,
+        and then not see that a multiply-add can keep the other lanes by itself.
+        """
+        kind = ir.FunctionType(I16, [I16])
+        bits = self.builder.bitcast(mask, I16)
+        return self.builder.bitcast(self.builder.asm(kind, "", "=k,0", [bits], False), MASK)
+
     def scalar(self, pointer, offset=0):
         """One element, as it is."""
         return self.builder.load(self.step(pointer, offset))

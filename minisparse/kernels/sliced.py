@@ -3,9 +3,10 @@
     y[i] = sum_p val[p] x[idx[p]],   p in row i                                             (1)
 
 Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at
-most one entry per lane, all from a window of 32 columns that two registers hold; the column where the window
-begins is stored with the step. A lane takes its entries in column order, so one that is ahead idles and one
-that is behind catches up while the window slides. A slot's index byte:
+most one entry per lane, all from a window of 32 columns that two registers hold. S steps share a window, for
+loading one from any column costs some processors as much as multiplying four steps; the column where it
+begins is stored with them. A lane takes its entries in column order, so one that is ahead idles and one that
+is behind catches up while the window slides. A slot's index byte:
 
     bits 0-4  column - begin of the window       bit 5 + q  the entry belongs to row 16 q + k of the slice
 
@@ -21,6 +22,9 @@ matrix-vector multiplication on modern processors with wide SIMD units, SIAM J. 
 arXiv:1307.6209 (SELL-C-sigma with C = 16); windows and register lookups are ours.
 """
 
+from functools import reduce
+from itertools import product
+
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
@@ -32,59 +36,64 @@ from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, fast,
 WINDOW = 2 * LANES
 MOST = 3  # rows a lane can serve: bits 5, 6, 7
 STEPS = 4  # taken together, the bytes of one word; slices are padded to a multiple
+SHARES = (1, 2, 4)  # steps that may share a window
 
 
-def _slice(q_rows, finite):
-    """Intrinsic: the 16 q_rows outputs of a slice from steps begin <= t < end, a multiple of STEPS."""
+def _one_slice(code, q_rows, share, finite):
+    """Emit the loop over the steps begin <= t < end of a slice, a multiple of STEPS, for its outputs."""
+    builder = code.builder
+    _, _, _, begin, end, _, _, y0 = code.arguments[:8]
+    window, idx, val, x = (code.array(k) for k in (0, 1, 2, 5))
+    y = code.array(6, y0)
 
-    @intrinsic
-    def one_slice(typingctx, window, idx, val, begin, end, x, y, y0):
-        i = types.intp
-        signature = types.void(window, idx, val, i, i, x, y, i)
+    def have(index, bits, relation):
+        there = builder.and_(index, ir.Constant(INDEX, [bits] * LANES))
+        return code.settled(builder.icmp_unsigned(relation, there, ir.Constant(INDEX, [0] * LANES)))
 
-        def codegen(context, builder, sig, args):
-            code = Lanes(context, builder, sig, args)
-            begin, end, y0 = args[3], args[4], args[7]
-            window, idx, val = code.array(0), code.array(1), code.array(2)
-            x, y = code.array(5), code.array(6, y0)
+    def owners(index):
+        others = [have(index, WINDOW << q, "!=") for q in range(1, q_rows)]
+        if not finite:
+            return [have(index, WINDOW, "!="), *others]
+        # what belongs to none of the other rows is row 0's
+        elsewhere = sum(WINDOW << q for q in range(1, q_rows))
+        return [have(index, elsewhere, "==") if others else ir.Constant(MASK, [True] * LANES), *others]
 
-            def have(index, bits):
-                there = builder.and_(index, ir.Constant(INDEX, [bits] * LANES))
-                return builder.icmp_unsigned("!=", there, ir.Constant(INDEX, [0] * LANES))
+    def steps(t, acc):
+        slots = builder.mul(t, I64(LANES))
+        index = code.load(code.step(idx, slots), 0, INDEX)
+        columns = code.integers(window, builder.udiv(t, I64(share)), STEPS // share)
+        for u in range(STEPS):
+            if u % share == 0:
+                here = code.step(x, columns[u // share])
+                low, high = code.load(here), code.load(here, LANES)
+            inputs = code.lookup(low, index, high)
+            weights = code.load(val, builder.add(slots, I64(u * LANES)))
+            for q, mine in enumerate(owners(index)):
+                k = q * STEPS + u
+                acc[k] = code.fma_where(mine, weights, inputs, acc[k])
+            index = builder.lshr(index, ir.Constant(INDEX, [8] * LANES))
+        return acc
 
-            def owners(index):
-                masks = [have(index, WINDOW << q) for q in range(q_rows)]
-                if finite:
-                    masks[0] = ir.Constant(MASK, [True] * LANES)
-                    for mask in masks[1:]:
-                        masks[0] = builder.and_(masks[0], builder.not_(mask))
-                return masks
-
-            def steps(t, acc):
-                slots = builder.mul(t, I64(LANES))
-                index = code.load(code.step(idx, slots), 0, INDEX)
-                for u, column in enumerate(code.integers(window, t, STEPS)):
-                    here = code.step(x, column)
-                    inputs = code.lookup(code.load(here), index, code.load(here, LANES))
-                    weights = code.load(val, builder.add(slots, I64(u * LANES)))
-                    for q, mine in enumerate(owners(index)):
-                        k = q * STEPS + u
-                        acc[k] = code.fma_where(mine, weights, inputs, acc[k])
-                    index = builder.lshr(index, ir.Constant(INDEX, [8] * LANES))
-                return acc
-
-            acc = code.loop(begin, end, STEPS, [code.zero] * (q_rows * STEPS), steps)
-            for q in range(q_rows):
-                code.store(code.total(acc[q * STEPS : (q + 1) * STEPS]), y, q * LANES)
-            return code.nothing()
-
-        return signature, codegen
-
-    return one_slice
+    acc = code.loop(begin, end, STEPS, [code.zero] * (q_rows * STEPS), steps)
+    for q in range(q_rows):
+        code.store(code.total(acc[q * STEPS : (q + 1) * STEPS]), y, q * LANES)
 
 
-_any1, _any2, _any3 = (_slice(q, False) for q in (1, 2, 3))
-_finite1, _finite2, _finite3 = (_slice(q, True) for q in (1, 2, 3))
+@intrinsic
+def _slice(typingctx, window, idx, val, begin, end, x, y, y0, rows, share, finite):
+    """The outputs of a slice from y[y0] on; of all loops the one for so many rows per lane, and so on."""
+    i = types.intp
+    signature = types.void(window, idx, val, i, i, x, y, i, i, i, types.boolean)
+
+    def codegen(context, builder, sig, args):
+        code = Lanes(context, builder, sig, args)
+        for variant in product(range(1, MOST + 1), SHARES, (False, True)):
+            is_it = [builder.icmp_signed("==", a, a.type(v)) for a, v in zip(args[8:], variant, strict=True)]
+            with builder.if_then(reduce(builder.and_, is_it)):
+                _one_slice(code, *variant)
+        return code.nothing()
+
+    return signature, codegen
 
 
 @kernel
@@ -97,33 +106,20 @@ def _finite(x):
 
 
 @kernel
-def _matvec_part(starts, window, idx, val, rows, x, y, first, last):
+def _matvec_part(starts, window, idx, val, rows, share, x, y, first, last):
     inputs = padded(x, x.size + WINDOW)
     finite = _finite(inputs)
     for g in range(first, last):
-        steps = (window, idx, val, starts[g], starts[g + 1], inputs, y, g * rows * LANES)
-        if rows == 1:
-            if finite:
-                _finite1(*steps)
-            else:
-                _any1(*steps)
-        elif rows == 2:
-            if finite:
-                _finite2(*steps)
-            else:
-                _any2(*steps)
-        elif finite:
-            _finite3(*steps)
-        else:
-            _any3(*steps)
+        begin, end, y0 = starts[g], starts[g + 1], g * rows * LANES
+        _slice(window, idx, val, begin, end, inputs, y, y0, rows, share, finite)
 
 
 @kernel(parallel=True)
-def _matvec(starts, window, idx, val, rows, x, y, shares):
+def _matvec(starts, window, idx, val, rows, share, x, y, threads):
     count = starts.size - 1
-    for part in prange(shares):
-        first, last = count * part // shares, count * (part + 1) // shares
-        _matvec_part(starts, window, idx, val, rows, x, y, first, last)
+    for part in prange(threads):
+        first, last = count * part // threads, count * (part + 1) // threads
+        _matvec_part(starts, window, idx, val, rows, share, x, y, first, last)
 
 
 @kernel
@@ -133,7 +129,7 @@ def place(step, lane):
 
 
 @kernel
-def matvec_plain(starts, window, idx, val, rows, x, y):
+def matvec_plain(starts, window, idx, val, rows, share, x, y):
     """(1) for any dtype, one slot at a time."""
     y[:] = 0
     for g in range(starts.size - 1):
@@ -142,34 +138,46 @@ def matvec_plain(starts, window, idx, val, rows, x, y):
                 code = idx[place(t, k)]
                 for q in range(rows):
                     if code & (WINDOW << q):
-                        column = np.int64(window[t]) + (code & (WINDOW - 1))
+                        column = np.int64(window[t // share]) + (code & (WINDOW - 1))
                         y[(g * rows + q) * LANES + k] += val[t * LANES + k] * x[column]
 
 
-def matvec(starts, window, idx, val, rows, x, y):
-    """Fill y (16 rows slices) with W x: equation (1); `rows` is Q.
+def matvec(starts, window, idx, val, rows, share, x, y):
+    """Fill y (16 rows slices) with W x: equation (1); `rows` is Q, `share` is S, one of SHARES.
 
-    starts (slices + 1) steps, window (steps) columns, idx uint8 and val (16 steps), x (in).
+    starts (slices + 1) steps, window (steps / S) columns, idx uint8 and val (16 steps), x (in).
     """
     if not (WIDE and fast(val, x, y)):
-        matvec_plain(starts, window, idx, val, rows, x, y)
+        matvec_plain(starts, window, idx, val, rows, share, x, y)
         return
-    shares = parts(val.size)
-    if shares > 1:
-        _matvec(starts, window, idx, val, rows, x, y, shares)
+    threads = parts(val.size)
+    if threads > 1:
+        _matvec(starts, window, idx, val, rows, share, x, y, threads)
     else:
-        _matvec_part(starts, window, idx, val, rows, x, y, 0, starts.size - 1)
+        _matvec_part(starts, window, idx, val, rows, share, x, y, 0, starts.size - 1)
 
 
 @kernel
-def arrange(indptr, indices, rows, starts, window, idx, source):
+def _earliest(waits, done, indices, lane, limit):
+    """Of a lane's rows, the one with the least waiting column, and that; (-1, limit) if none is less."""
+    turn, least = -1, limit
+    for q in range(len(waits)):
+        if waits[q, lane] < done[q, lane]:
+            column = np.int64(indices[waits[q, lane]])
+            if column < least:
+                turn, least = q, column
+    return turn, least
+
+
+@kernel
+def arrange(indptr, indices, rows, share, starts, window, idx, source):
     """Fill the structure from a pattern in row order; source (16 steps) gets each slot's entry or -1.
 
-    starts must come first: called with window of length 0 it is filled and nothing else. Each step's
-    window begins with the column that waits longest; of a lane's rows the one that waits longest goes.
+    starts must come first: called with window of length 0 it is filled and nothing else. A window begins
+    with the column that waits longest; of a lane's rows the one that waits longest goes.
     """
     out, step = indptr.size - 1, 0
-    write = window.size > 0
+    write, begin = window.size > 0, np.int64(0)
     waits = np.empty((rows, LANES), np.int64)
     done = np.empty((rows, LANES), np.int64)
     for g in range(starts.size - 1):
@@ -181,25 +189,17 @@ def arrange(indptr, indices, rows, starts, window, idx, source):
                 done[q, k] = indptr[i + 1] if i < out else 0
                 left += done[q, k] - waits[q, k]
         while left > 0:
-            lowest = -1
-            for q in range(rows):
+            if step % share == 0:
+                begin = np.int64(1) << 62
                 for k in range(LANES):
-                    if waits[q, k] < done[q, k]:
-                        column = np.int64(indices[waits[q, k]])
-                        if lowest < 0 or column < lowest:
-                            lowest = column
-            if write:
-                window[step] = lowest
+                    begin = _earliest(waits, done, indices, k, begin)[1]
+                if write:
+                    window[step // share] = begin
             for k in range(LANES):
-                best, turn = -1, 0
-                for q in range(rows):
-                    if waits[q, k] < done[q, k]:
-                        column = np.int64(indices[waits[q, k]])
-                        if column < lowest + WINDOW and (best < 0 or column < best):
-                            best, turn = column, q
-                if best >= 0:
+                turn, column = _earliest(waits, done, indices, k, begin + WINDOW)
+                if turn >= 0:
                     if write:
-                        idx[place(step, k)] = (best - lowest) | (WINDOW << turn)
+                        idx[place(step, k)] = (column - begin) | (WINDOW << turn)
                         source[step * LANES + k] = waits[turn, k]
                     waits[turn, k] += 1
                     left -= 1

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minisparse.errors import UsageError
 from minisparse.kernels import sliced
-from minisparse.kernels.sliced import LANES, MOST, STEPS, WINDOW
+from minisparse.kernels.sliced import LANES, MOST, SHARES, STEPS, WINDOW
 from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern, index_type
 from minisparse.weights.stored import Geometry, StoredWeight
+
+ROOM = 1.5  # entries that a lane should have for each of the steps that share a window
 
 
 class SlicedWeight(StoredWeight):
     """Slices of 16 rows with sliding windows: a value and a byte per slot, some empty; for single samples."""
 
     few: ClassVar[int] = 4
-    layout: ClassVar[int] = 2
+    layout: ClassVar[int] = 3
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({"rows_per_lane": 2}, {"rows_per_lane": 3})
 
     def __init__(
-        self, pattern: CSRPattern, values: Array, geometry: Geometry | None = None, rows_per_lane: int = 2
+        self,
+        pattern: CSRPattern,
+        values: Array,
+        geometry: Geometry | None = None,
+        rows_per_lane: int = 2,
+        steps_per_window: int | None = None,
     ) -> None:
-        """rows_per_lane: 1, 2 or 3; more of them leave fewer slots empty and cost more per slot."""
+        """More rows_per_lane, 1 to 3, leave fewer slots empty and cost more per slot.
+
+        More steps_per_window, 1, 2 or 4, leave more slots empty and cost less per slot; None: as many as a
+        lane has entries for in a window, on average.
+        """
         if isinstance(rows_per_lane, bool) or rows_per_lane not in range(1, MOST + 1):
             raise UsageError(f"sliced rows_per_lane: got {rows_per_lane!r}, expected 1, 2 or 3.")
-        self.rows_per_lane = rows_per_lane
+        if isinstance(steps_per_window, bool) or steps_per_window not in (None, *SHARES):
+            raise UsageError(f"sliced steps_per_window: got {steps_per_window!r}, expected 1, 2 or 4.")
+        self.rows_per_lane, self.steps_per_window = rows_per_lane, steps_per_window
         super().__init__(pattern, values, geometry)
 
     def _arrange(self, pattern: CSRPattern) -> Array:
         q = self.rows_per_lane
+        self._share = self.steps_per_window or _share(WINDOW * q * pattern.nnz / math.prod(self.shape))
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
-        structure: tuple[Array, ...] = (np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
-        sliced.arrange(pattern.indptr, pattern.indices, q, self._starts, *structure)
+        given = (pattern.indptr, pattern.indices, q, self._share, self._starts)
+        sliced.arrange(*given, np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
         steps = int(self._starts[-1])
-        self._window: Array = np.zeros(steps, dtype=kind)
+        self._window: Array = np.zeros(steps // self._share, dtype=kind)
         self._index = np.zeros(steps * LANES, dtype=np.uint8)
         source = np.full(steps * LANES, -1, dtype=np.int64)
-        structure = (self._window, self._index, source)
-        sliced.arrange(pattern.indptr, pattern.indices, q, self._starts, *structure)
+        sliced.arrange(*given, self._window, self._index, source)
         return source
 
     def _slots(self) -> Array:
-        steps = self._window.size
-        index = self._index.reshape(-1, LANES, STEPS).transpose(0, 2, 1).reshape(steps, LANES)
+        window = np.repeat(self._window.astype(np.int64), self._share)
+        index = self._index.reshape(-1, LANES, STEPS).transpose(0, 2, 1).reshape(-1, LANES)
         group = np.repeat(np.arange(self._starts.size - 1), np.diff(self._starts))[:, None]
-        column = self._window.astype(np.int64)[:, None] + index % WINDOW
+        column = window[:, None] + index % WINDOW
         turn = np.array([0, 0, 1, 0, 2])[index // WINDOW]
         row = (group * self.rows_per_lane + turn) * LANES + np.arange(LANES)
         return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
@@ -60,5 +74,10 @@ class SlicedWeight(StoredWeight):
     def _one(self, x: Array, values: Array) -> Array:
         y = np.empty((self._starts.size - 1) * self.rows_per_lane * LANES, dtype=x.dtype)
         structure = (self._starts, self._window, self._index)
-        sliced.matvec(*structure, values, self.rows_per_lane, x, y)
+        sliced.matvec(*structure, values, self.rows_per_lane, self._share, x, y)
         return y
+
+
+def _share(entries: float) -> int:
+    """Steps that share a window in which a lane has so many entries."""
+    return max([share for share in SHARES if share <= entries / ROOM], default=SHARES[0])

@@ -117,7 +117,7 @@ def wrong_indices() -> dict[str, Case]:
         ),
         "sliced.matvec_plain": lambda: done(
             sliced.matvec_plain, np.array([0, 1]), np.array([9]), np.full(16, 32, np.uint8), np.ones(16), 1,
-            x, np.empty(16),
+            1, x, np.empty(16),
         ),
         "bitmask.matvec_plain": lambda: done(
             bitmask.matvec_plain, np.full((1, 1, 4), 1 << 15, np.uint16), np.array([0]), np.ones(4), x,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from minisparse.errors import ShapeError, SparseFormatError, UnknownNameError, UsageError
 from minisparse.kernels import lanes
@@ -413,6 +414,24 @@ def test_thread_count_does_not_change_a_bit(monkeypatch):
                     np.testing.assert_array_equal(a, b, err_msg=f"{name} {label}")
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("share", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_slices_of_all_kinds(rows, share, dtype):
+    rng = np.random.default_rng(rows)
+    for label, mask in small_masks():
+        dense = np.where(mask, rng.standard_normal(mask.shape), 0).astype(dtype)
+        settings = {"rows_per_lane": rows, "steps_per_window": share}
+        weight = FORMATS["sliced"].from_dense(dense, mask, **settings)
+        assert (weight.dense() == dense).all() and (weight.mask == mask).all(), label
+        x = rng.standard_normal((1, mask.shape[1])).astype(dtype)
+        for number in (1.0, np.inf, np.nan):  # what is absent adds nothing to them
+            x[0, rng.integers(mask.shape[1])] = number
+            with np.errstate(invalid="ignore"):
+                wanted = np.where(mask, dense * x, 0).sum(axis=1)
+            assert_allclose(weight.apply(x, EVAL)[0], wanted, rtol=1e-4, atol=1e-4, err_msg=label)
+
+
 def test_bad_arguments_name_themselves():
     csr = FORMATS["csr"]
     with pytest.raises(ShapeError, match="mask"):
@@ -429,6 +448,9 @@ def test_bad_arguments_name_themselves():
     for wrong in (0, 4, True, 1.5, "2", None):
         with pytest.raises(UsageError, match="rows_per_lane"):
             FORMATS["sliced"].from_dense(np.ones((2, 3)), rows_per_lane=wrong)
+    for wrong in (0, 3, True, 1.5, "2"):
+        with pytest.raises(UsageError, match="steps_per_window"):
+            FORMATS["sliced"].from_dense(np.ones((2, 3)), steps_per_window=wrong)
     for wrong in (0, True, 1.5, "2"):
         with pytest.raises(UsageError, match="narrower"):
             FORMATS["panels"].from_dense(np.ones((2, 3)), narrower=wrong)
