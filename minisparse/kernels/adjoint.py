@@ -21,6 +21,8 @@ from minisparse.kernels.lanes import LANES, fast, parts, scratch
 from minisparse.kernels.order import sample_plain, scatter_plain
 from minisparse.kernels.packing import lanes_of, pack, strided
 from minisparse.kernels.tiles import (
+    AHEAD,
+    ask,
     copy,
     dots1,
     dots2,
@@ -50,6 +52,9 @@ def _scatter_part(w, dy, dx, number, first_panel, last_panel):
         start = at if local else at - lo * lanes
         b, e = begin[c], end[c]
         for i in range(rows):
+            later = b[min(i + AHEAD, rows - 1)]
+            ask(idx, later)
+            ask(val, later)
             row = origin + i * lanes
             if lanes == 8 * LANES:
                 spread8(source, row, idx, val, b[i], e[i], buffer, start)
@@ -90,6 +95,9 @@ def _sample_part(w, x, dy, first_row, last_row):
             start = at if local else at - lo * lanes
             b, e = begin[c], end[c]
             for i in range(first_row, last_row):
+                later = b[min(i + AHEAD, last_row - 1)]
+                ask(idx, later)
+                ask(val, later)
                 row = origin + (i - first_row) * lanes
                 if lanes == 8 * LANES:
                     dots8(source, row, idx, buffer, start, b[i], e[i], val, number)

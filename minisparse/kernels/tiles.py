@@ -55,6 +55,18 @@ def copy(typingctx, x, x0, count, y, y0, lanes):
     return signature, codegen
 
 
+@intrinsic
+def ask(typingctx, x, k):
+    """Have the cache line of x[k] fetched; a place beyond the end does no harm."""
+
+    def codegen(context, builder, sig, args):
+        code = Lanes(context, builder, sig, args)
+        code.prefetch(code.array(0, args[1]), 0)
+        return code.nothing()
+
+    return types.void(x, types.intp), codegen
+
+
 def _turn(strict):
     """Intrinsic that transposes a block of 16 x 16; strict: nothing is written beyond rows and columns."""
 
@@ -172,9 +184,13 @@ def axpy_rows(vectors):
             def row(k, _):
                 later = builder.add(k, I64(AHEAD))
                 later = builder.select(builder.icmp_signed("<", later, final), later, final)
-                needed = code.step(y, builder.mul(code.integer(visit, later), ld))
+                later = code.integer(visit, later)
+                needed = code.step(y, builder.mul(later, ld))
                 for v in range(vectors):
                     code.prefetch(needed, v * LANES)
+                entries = code.integer(begin, later)
+                code.prefetch(code.step(val, entries), 0)
+                code.prefetch(code.step(idx, entries), 0)
                 i = code.integer(visit, k)
                 tile = code.fixed(code.step(y, builder.mul(i, ld)))
                 start = _kept(code, tile, vectors, add)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minisparse.kernels.jit import COMPILED
+from minisparse.kernels.shift import shift
 from minisparse.nn.layer import LinearLayer, Shape, require
 from minisparse.nn.mode import EVAL, Mode
 from minisparse.nn.param import Array, Param
@@ -28,7 +30,7 @@ class Linear(LinearLayer):
         self.x = x
         y = self.weight.apply(x, mode)
         if self.bias is not None:
-            y += self.bias.value
+            _add(y, self.bias.value)
         return y
 
     def pull(self, dy: Array) -> Array:
@@ -83,3 +85,11 @@ class Linear(LinearLayer):
     @property
     def corows(self) -> Array:
         return self.as_rows(self.dy)
+
+
+def _add(y: Array, bias: Array) -> None:
+    """y (..., out) += bias (out,)."""
+    if COMPILED and y.ndim == 2 and y.T.flags.c_contiguous and y.dtype == bias.dtype:
+        shift(y.T, bias)
+    else:
+        y += bias

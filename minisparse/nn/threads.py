@@ -28,6 +28,7 @@ import scipy.linalg  # noqa: F401 - brings its own BLAS, which must be loaded to
 from threadpoolctl import ThreadpoolController
 
 from minisparse.kernels.jit import alone
+from minisparse.nn import memory
 
 if TYPE_CHECKING:
     from minisparse.nn.network import Network
@@ -107,6 +108,7 @@ class Threads:
         self.batch = batch
         self._formats: list[bool] | None = None
         self._limit = ExitStack()
+        memory.keep()
         self.suit(network)
 
     def suit(self, network: Network) -> None:
