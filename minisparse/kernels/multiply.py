@@ -25,7 +25,7 @@ Multiplication, ACM TOMS 34(3), 2008.
 from numba import prange
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import LANES, fast, parts, scratch
+from minisparse.kernels.lanes import LANES, aligned, fast, parts, scratch
 from minisparse.kernels.order import multiply_plain
 from minisparse.kernels.packing import lanes_of, pack, strided
 from minisparse.kernels.tiles import copy_whole, rows1, rows2, rows4
@@ -35,9 +35,10 @@ CHUNK = 4  # tiles that a panel meets before the next one comes
 
 
 @kernel
-def _multiply_part(w, x, y, tile, first_tile, last_tile, first_block, last_block, own):
+def _multiply_part(w, x, y, tile, first_tile, last_tile, first_block, last_block, own, packed):
     """Some tiles of some blocks; w, x, y as `multiply` makes them.
 
+    packed: X as `_pack_tiles` leaves it, or empty: then each panel's part is copied when it is needed.
     own: sum in a buffer instead of in y. Threads that write to neighbouring parts of the same rows would
     otherwise take the cache lines from each other that their processors fetch ahead.
     """
@@ -54,8 +55,12 @@ def _multiply_part(w, x, y, tile, first_tile, last_tile, first_block, last_block
                 hi, base = min(lo + width, columns), lo // width * rows
                 for number in range(chunk, after):
                     lanes, first = lanes_of(number, r, tile), number * tile
-                    pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
-                    entries = (buffer, at if local else at - lo * lanes, idx, val, begin, end)
+                    if packed.size:
+                        panel, start = packed, number * (columns + LANES) * tile + lo * lanes
+                    else:
+                        panel, start = buffer, at
+                        pack(flat, step_j, step_s, first, min(lanes, r - first), lanes, lo, hi, buffer, at)
+                    entries = (panel, start if local else start - lo * lanes, idx, val, begin, end)
                     visits = (visit, base, row, last)
                     if own:
                         to, step = sums_at + (number - chunk) * block * tile, tile
@@ -74,13 +79,30 @@ def _multiply_part(w, x, y, tile, first_tile, last_tile, first_block, last_block
                     copy_whole(sums, source + (i - row) * tile, out, i * ld + number * tile, lanes)
 
 
+@kernel
+def _pack_tiles(x, tile, first, last, packed):
+    """Copy features first <= j < last of all tiles of X, one tile after the other, each contiguous."""
+    flat, step_j, step_s, columns, r = x
+    for number in range(-(-r // tile)):
+        lanes, sample = lanes_of(number, r, tile), number * tile
+        at = number * (columns + LANES) * tile + first * lanes
+        pack(flat, step_j, step_s, sample, min(lanes, r - sample), lanes, first, last, packed, at)
+
+
 @kernel(parallel=True)
-def _multiply(w, x, y, tile, tiles, blocks, groups, bands):
+def _multiply(w, x, y, tile, tiles, blocks, groups, bands, packed):
+    if packed.size:
+        columns, shares = x[3], groups * bands
+        piece = -(-columns // (shares * LANES)) * LANES  # zeros are written up to a multiple of 16
+        for share in prange(shares):
+            first, last = share * piece, min((share + 1) * piece, columns)
+            if first < last:
+                _pack_tiles(x, tile, first, last, packed)
     for task in prange(groups * bands):
         g, band = task // bands, task % bands
         first, last = tiles * g // groups, tiles * (g + 1) // groups
         some, more = blocks * band // bands, blocks * (band + 1) // bands
-        _multiply_part(w, x, y, tile, first, last, some, more, groups > 1)
+        _multiply_part(w, x, y, tile, first, last, some, more, groups > 1, packed)
 
 
 def multiply(order, values, x, y):
@@ -102,7 +124,10 @@ def multiply(order, values, x, y):
     begin, end, visit = (a.reshape(-1) for a in (order.begin, order.end, order.visit))
     w = (begin, end, order.where, values, visit, order.width, order.local, order.block)
     source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1], len(y))
+    packed = aligned(tiles * (columns + LANES) * tile if blocks > 1 else 0)
     if shares > 1:
-        _multiply(w, source, out, tile, tiles, blocks, min(tiles, -(-shares // bands)), bands)
-    else:
-        _multiply_part(w, source, out, tile, 0, tiles, 0, blocks, False)
+        _multiply(w, source, out, tile, tiles, blocks, min(tiles, -(-shares // bands)), bands, packed)
+        return
+    if packed.size:
+        _pack_tiles(source, tile, 0, columns, packed)
+    _multiply_part(w, source, out, tile, 0, tiles, 0, blocks, False, packed)

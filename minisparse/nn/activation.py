@@ -63,7 +63,7 @@ def _step_pull(z: Array, dy: Array) -> Array | None:
     if not (COMPILED and alike and dense):
         return None
     dz = np.empty_like(z)
-    with threads_for(16 * z.size):
+    with threads_for(16 * 3 * z.size):
         gate(*(a.transpose(axes).reshape(-1) for a in (z, dy, dz)))
     return dz
 

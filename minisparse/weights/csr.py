@@ -48,7 +48,7 @@ class CSRWeight(StoredWeight):
 class PanelWeight(StoredWeight):
     """CSR panel by panel: 16-bit columns within panels that stay in cache; for batches."""
 
-    layout: ClassVar[int] = 2
+    layout: ClassVar[int] = 3
     settings: ClassVar[tuple[dict[str, Any], ...]] = ({"narrower": 1}, {"narrower": 2})
 
     def __init__(

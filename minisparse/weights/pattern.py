@@ -16,8 +16,8 @@ INDEX_TYPES: tuple[tuple[int, type], ...] = ((1 << 16, np.uint16), (1 << 31, np.
 
 # Entries that a row should have in a panel for its start and end to be worth while, and the widest panel
 # that is chosen for their sake; below FEWEST entries per row and panel no width is small enough.
-ENTRIES, WIDEST, FEWEST = 12, 1024, 8
-NARROWEST = 96  # columns whose 64 samples, 24 KB, leave room for all else in a first-level cache
+ENTRIES, WIDEST, FEWEST = 16, 1024, 8
+NARROWEST = 128  # columns whose 64 samples, 32 KB, are a first-level cache or most of one
 
 
 def index_type(columns: int) -> type:
@@ -96,7 +96,7 @@ class CSRPattern:
 
 
 def panel_width(nnz: int, shape: tuple[int, int]) -> int:
-    """Columns of a panel: measured to be about best where a row has 12 entries in each.
+    """Columns of a panel: measured to be about best where a row has 16 entries in each.
 
     Narrower panels stay in the first-level cache, wider ones start fewer rows. A multiple of 16.
     """

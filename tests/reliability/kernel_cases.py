@@ -26,6 +26,8 @@ from minisparse.kernels import (
     merge,
     norm,
     packing,
+    rank,
+    shift,
     sliced,
     sparse_conv,
     update,
@@ -171,9 +173,30 @@ def lists() -> Iterator[tuple[str, Case]]:
             room = np.empty(at.size, kind)
             merge.gather(values.astype(kind), at, 0, room)
             found.append(room)
-        return (merge.places(new, old), merge.skip(np.arange(30), old), *found)
+        return (merge.places(new, old), merge.skip(np.arange(30), old), merge.union(new, old), *found)
 
     yield "merged lists", taken
+
+    def by_digits() -> tuple[Array, ...]:
+        found, sorted_ = [], np.empty(90, np.int64)
+        for kind in (np.uint32, np.uint64):
+            keys = whole.astype(kind)
+            ranks = [rank._select(keys.copy(), k, 8 * keys.itemsize) for k in (0, 7, 89)]
+            found.append(np.array(ranks, dtype=np.uint64))
+        rank._by_digit(whole, 3, 5, sorted_)
+        indptr, indices = np.empty(10, np.int64), np.empty(new.size, np.uint16)
+        merge.rows(new, 10, indptr, indices)
+        return (*found, sorted_, indptr, indices)
+
+    whole = rng.integers(1 << 31, size=90)
+    yield "lists by digits", by_digits
+
+    def shifted() -> tuple[Array, ...]:
+        y = whole.reshape(9, 10).astype(np.float64)
+        shift.shift(y, values[:9].copy())
+        return (y,)
+
+    yield "biases", shifted
     x = rng.standard_normal((60, 12))
     gram = x.T @ x / 60
     inverse = np.linalg.inv(gram)
