@@ -43,7 +43,7 @@ def _four_rows(typingctx, masks, m0, blocks, val, v0, x, y, y0):
                 place = builder.add(at, code.call("llvm.ctpop.i64", I64, [before])) if r else at
                 mask = builder.bitcast(code.scalar(here, r), MASK)
                 values = code.step(val, place)
-                code.prefetch(values, AHEAD)
+                code.ask_for_stream(values, AHEAD)
                 # Lanes that stay empty are filled with x and not with 0: the instruction otherwise waits
                 # for whatever its result register held before.
                 name = f"llvm.masked.expandload.v{LANES}f32"

@@ -25,13 +25,11 @@ SMALL = 1 << 17  # entries below which waking a second thread costs more than it
 LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs two loads
 
 
-def _wide():
-    """Whether code is compiled for a processor that looks 16 floats up in two registers at once (AVX-512)."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return "+avx512f" in features.split(",")
-
-
-WIDE = COMPILED and _wide()
+_, PROCESSOR, _features = cpu_target.target_context.codegen().magic_tuple()  # the one code is compiled for
+# Whether it looks 16 floats up in two registers at once (AVX-512), and whether it gains when a stream of
+# values is asked for ahead of its use: this one fetches them itself, and each request costs it half a load.
+WIDE = COMPILED and "+avx512f" in _features.split(",")
+ASKED = PROCESSOR != "znver4"
 
 
 class Lanes:
@@ -191,6 +189,11 @@ class Lanes:
         for v in rest:
             first = self.builder.fadd(first, v)
         return first
+
+    def ask_for_stream(self, pointer, offset):
+        """`prefetch` in a loop that reads everything from there on, where that is of use."""
+        if ASKED:
+            self.prefetch(pointer, offset)
 
     def prefetch(self, pointer, offset):
         """Ask for the line `offset` elements ahead; beyond the end of an array it does nothing."""

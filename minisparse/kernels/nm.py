@@ -67,7 +67,7 @@ def _four_rows(group, keep):
                         own = ir.Constant(MASK, [h // PAIR == pair // PAIR for h in home])
                         found = builder.select(own, code.lookup(low, index, high), found)
                     values = code.step(val, builder.mul(at, I64(LANES)))
-                    code.prefetch(values, AHEAD)
+                    code.ask_for_stream(values, AHEAD)
                     weights = code.load(values)
                     acc[r] = code.fma(weights, found, acc[r])
                 return acc

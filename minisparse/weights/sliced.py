@@ -14,7 +14,9 @@ from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern, index_type
 from minisparse.weights.stored import Geometry, StoredWeight
 
-ROOM = 1.5  # entries that a lane should have for each of the steps that share a window
+# Measured: entries of a row in a window from which it has a lane of its own, and (steps, entries of a lane in
+# a window) from which so many share it.
+ALONE, SHARED = 9, ((4, 6), (2, 1), (1, 0))
 
 
 class SlicedWeight(StoredWeight):
@@ -22,22 +24,22 @@ class SlicedWeight(StoredWeight):
 
     few: ClassVar[int] = 4
     layout: ClassVar[int] = 3
-    settings: ClassVar[tuple[dict[str, Any], ...]] = ({"rows_per_lane": 2}, {"rows_per_lane": 3})
+    settings: ClassVar[tuple[dict[str, Any], ...]] = tuple({"rows_per_lane": q} for q in range(1, MOST + 1))
 
     def __init__(
         self,
         pattern: CSRPattern,
         values: Array,
         geometry: Geometry | None = None,
-        rows_per_lane: int = 2,
+        rows_per_lane: int | None = None,
         steps_per_window: int | None = None,
     ) -> None:
         """More rows_per_lane, 1 to 3, leave fewer slots empty and cost more per slot.
 
-        More steps_per_window, 1, 2 or 4, leave more slots empty and cost less per slot; None: as many as a
-        lane has entries for in a window, on average.
+        More steps_per_window, 1, 2 or 4, leave more slots empty and cost less per slot. None: what suits the
+        number of entries that a row has in a window, on average.
         """
-        if isinstance(rows_per_lane, bool) or rows_per_lane not in range(1, MOST + 1):
+        if isinstance(rows_per_lane, bool) or rows_per_lane not in (None, *range(1, MOST + 1)):
             raise UsageError(f"sliced rows_per_lane: got {rows_per_lane!r}, expected 1, 2 or 3.")
         if isinstance(steps_per_window, bool) or steps_per_window not in (None, *SHARES):
             raise UsageError(f"sliced steps_per_window: got {steps_per_window!r}, expected 1, 2 or 4.")
@@ -45,8 +47,9 @@ class SlicedWeight(StoredWeight):
         super().__init__(pattern, values, geometry)
 
     def _arrange(self, pattern: CSRPattern) -> Array:
-        q = self.rows_per_lane
-        self._share = self.steps_per_window or _share(WINDOW * q * pattern.nnz / math.prod(self.shape))
+        per_row = WINDOW * pattern.nnz / math.prod(self.shape)  # entries in a window
+        q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
+        self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
@@ -65,19 +68,14 @@ class SlicedWeight(StoredWeight):
         group = np.repeat(np.arange(self._starts.size - 1), np.diff(self._starts))[:, None]
         column = window[:, None] + index % WINDOW
         turn = np.array([0, 0, 1, 0, 2])[index // WINDOW]
-        row = (group * self.rows_per_lane + turn) * LANES + np.arange(LANES)
+        row = (group * self._rows_of_lane + turn) * LANES + np.arange(LANES)
         return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
 
     def _structure(self) -> tuple[Array, ...]:
         return self._starts, self._window, self._index
 
     def _one(self, x: Array, values: Array) -> Array:
-        y = np.empty((self._starts.size - 1) * self.rows_per_lane * LANES, dtype=x.dtype)
+        y = np.empty((self._starts.size - 1) * self._rows_of_lane * LANES, dtype=x.dtype)
         structure = (self._starts, self._window, self._index)
-        sliced.matvec(*structure, values, self.rows_per_lane, self._share, x, y)
+        sliced.matvec(*structure, values, self._rows_of_lane, self._share, x, y)
         return y
-
-
-def _share(entries: float) -> int:
-    """Steps that share a window in which a lane has so many entries."""
-    return max([share for share in SHARES if share <= entries / ROOM], default=SHARES[0])
