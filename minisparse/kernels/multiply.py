@@ -11,9 +11,14 @@ entries of row i in the panel pass by. Three loops surround that, from the outsi
     panels              of W: read from memory once, for all tiles of a chunk
     tiles               of a chunk of samples
 
+Where panels are so wide that their part of X leaves that cache (`Order.wide`), a block is all rows, or a
+thread's share of them: that part, then in the third-level cache, must serve as many as there are. Elsewhere X
+is copied to tiles once for all blocks.
+
 Within a panel the rows of a block are visited in descending order of their number of entries there
-(`Order.visit`): the loop over entries then ends where it ended before, which a processor foresees. A
-row's tile of Y is asked for two rows ahead, since the order is not that of memory.
+(`Order.visit`): the loop over entries then ends where it ended before, which a processor foresees. A row's
+entries and its tile of Y are asked for two rows ahead, since the order is not that of memory. In wide panels
+it is: to wait for memory costs more there than to be surprised.
 
 Parallel over blocks, or over tiles where these are too few. Each output is summed in the order of its
 columns, whatever the tile: neither threads nor the samples beside it change a bit of it. The idea is that
@@ -115,16 +120,18 @@ def multiply(order, values, x, y):
         y[...] = 0
         return
     shares = parts(values.size * samples // 4)
-    blocks = -(-len(y) // order.block)
-    bands = min(blocks, shares)
     tile = min(WIDE, order.tile)
+    blocks = -(-len(y) // order.block)
+    block = order.block * -(-blocks // shares) if order.wide else order.block
+    blocks = -(-len(y) // block)
+    bands = min(blocks, shares)
     while tile > LANES and -(-samples // tile) * bands < shares:
         tile //= 2
     tiles = -(-samples // tile)
     begin, end, visit = (a.reshape(-1) for a in (order.begin, order.end, order.visit))
-    w = (begin, end, order.where, values, visit, order.width, order.local, order.block)
+    w = (begin, end, order.where, values, visit, order.width, order.local, block)
     source, out = (*strided(x), columns, samples), (y.reshape(-1), y.shape[1], len(y))
-    packed = aligned(tiles * (columns + LANES) * tile if blocks > 1 else 0)
+    packed = aligned(0 if order.wide or blocks == 1 else tiles * (columns + LANES) * tile)
     if shares > 1:
         _multiply(w, source, out, tile, tiles, blocks, min(tiles, -(-shares // bands)), bands, packed)
         return

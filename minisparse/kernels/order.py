@@ -14,6 +14,7 @@ from minisparse.kernels.lanes import LANES
 from minisparse.kernels.packing import TILE
 
 LARGEST = 1 << 20  # floats of a buffer
+SECOND = 1 << 18  # floats in a second-level cache
 MOST_ROWS = 768  # of a block: their part of Y, 256 samples wide, stays in the second-level cache
 
 
@@ -54,7 +55,8 @@ class Order(NamedTuple):
 
     begin, end (panels, out) delimit the entries of a row in a panel of `width` columns; `local`:
     columns count from the panel's first. starts (out + 1) counts the entries of the rows above. visit
-    (panels, out) int32: in which order the rows of each block of `block` rows are taken in a panel.
+    (panels, out) int32: in which order the rows of each block of `block` rows are taken in a panel; that of
+    memory if it is `wide`.
     """
 
     begin: np.ndarray
@@ -73,8 +75,17 @@ class Order(NamedTuple):
         blocks = 1 if rows <= MOST_ROWS else -(-rows // (2 * MOST_ROWS)) * 2
         block = max(1, -(-rows // blocks))
         visit = np.empty(begin.shape, dtype=np.int32)
-        arrange_visits(begin, end, block, visit)
-        return cls(begin, end, where, width, local, starts, visit, block)
+        order = cls(begin, end, where, width, local, starts, visit, block)
+        if order.wide:
+            visit[...] = np.arange(rows)
+        else:
+            arrange_visits(begin, end, block, visit)
+        return order
+
+    @property
+    def wide(self):
+        """Whether a panel's part of 64 samples is more than a second-level cache holds."""
+        return self.width * 4 * LANES > SECOND
 
     @property
     def tile(self):

@@ -25,6 +25,7 @@ from minisparse.nn.param import Array
 Function = Callable[[Array], Array]
 Pull = Callable[[Array, Array], Array | None]  # None: not for these arrays
 SLOPE = 0.01
+FEW = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ def _step(z: Array) -> Array:
 
 
 def _step_pull(z: Array, dy: Array) -> Array | None:
-    """step(z) dy in one pass, where both are real, of one type, and lie alike and without gaps in memory."""
+    """step(z) dy in one pass, where both are real, of one type, and lie alike and without gaps in memory.
+
+    Not for few numbers: two passes over what stays in the cache take less time than to start the kernel.
+    """
+    if z.size < FEW:
+        return None
     axes = sorted(range(z.ndim), key=lambda axis: -z.strides[axis])
     alike = z.shape == dy.shape and z.strides == dy.strides and z.dtype == dy.dtype
     dense = z.transpose(axes).flags.c_contiguous and z.dtype.kind == "f" and z.dtype.isnative

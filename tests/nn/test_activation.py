@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minisparse.errors import UnknownNameError
-from minisparse.nn import Activation
+from minisparse.nn import Activation, activation
 from minisparse.nn.activation import SLOPE, TABLE
 from tests.oracles.complex_step import derivative
 
@@ -115,3 +115,20 @@ def test_types_and_memory(name):
 def test_unknown_names():
     with pytest.raises(UnknownNameError, match="Did you mean 'sigmoid'"):
         Activation("sigmoyd")
+
+
+@pytest.mark.parametrize("few", [0, 1 << 15])
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f4"])
+def test_backward_in_one_pass_has_the_same_bits(few, dtype, monkeypatch):
+    monkeypatch.setattr(activation, "FEW", few)
+    rng = np.random.default_rng(0)
+    shape = (7, 5) if few == 0 else (190, 180)
+    z, dy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    z[0, :4], dy[:4, 0] = (0, -0.0, np.inf, np.nan), (np.inf, -np.inf, np.nan, -0.0)
+    for one, other in ((z, dy), (z.T, dy.T), (z.T, dy.T.copy()), (z[:, ::2], dy[:, ::2])):
+        layer = Activation("relu")
+        layer.forward(one)
+        with np.errstate(invalid="ignore"):
+            wanted = TABLE["relu"].df(one) * other
+            found = layer.backward(other)
+        assert np.ascontiguousarray(found).tobytes() == np.ascontiguousarray(wanted, found.dtype).tobytes()
