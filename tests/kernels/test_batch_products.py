@@ -158,11 +158,12 @@ def test_thread_count_does_not_change_a_bit(monkeypatch):
         (33, 300, 300, 0.1),
         (5, 900, 129, 0.05),
         (MOST_ROWS + 40, 60, 70, 0.1),
+        (2 * MOST_ROWS + 10, 5_003, 70, 0.002),  # so wide that a block is a thread's share of the rows
     ):
         mask = rng.random((out, columns)) < density
         mask[0] = True  # one row with most of the work
         mask[-3:] = False
-        for width in (40, 1000):
+        for width in (columns // 2 - 5, columns):
             order = row_order(mask, width)
             values = rng.standard_normal(order.where.size).astype(np.float32)
             x, dy = (rng.standard_normal((n, batch)).astype(np.float32) for n in (columns, out))
@@ -220,13 +221,28 @@ def test_a_sample_has_the_same_bits_whatever_stands_beside_it():
 
 def test_any_division_of_the_work_gives_the_same_bits(monkeypatch):
     rng = np.random.default_rng(8)
-    for out, columns, batch in ((60, 100, 300), (2 * MOST_ROWS + 10, 40, 70), (20, 30, 40)):
-        mask = rng.random((out, columns)) < 0.2
-        order = row_order(mask, 16)
+    for out, columns, batch, width in (
+        (60, 100, 300, 16),
+        (2 * MOST_ROWS + 10, 43, 70, 16),
+        (20, 30, 40, 16),
+        (3 * MOST_ROWS, 5_003, 40, 5_000),
+    ):
+        mask = rng.random((out, columns)) < min(0.2, 20 / columns)
+        order = row_order(mask, width)
         values = rng.standard_normal(order.where.size).astype(np.float32)
         x = rng.standard_normal((columns, batch)).astype(np.float32)
         monkeypatch.setattr(multiplication, "parts", lambda entries: 1)
         expected = product(multiply, order, values, x, out).copy()
-        for shares in (2, 3, 4, 9):
+        w = sp.csr_array((values.astype(float), order.where.astype(int), order.starts), shape=mask.shape)
+        np.testing.assert_allclose(expected, w @ x, rtol=1e-4, atol=1e-4)
+        for shares in (1, 2, 3, 4, 9):
             monkeypatch.setattr(multiplication, "parts", lambda entries, n=shares: n)
-            np.testing.assert_array_equal(product(multiply, order, values, x, out), expected)
+            for lies in (x, np.asfortranarray(x)):
+                np.testing.assert_array_equal(product(multiply, order, values, lies, out), expected)
+
+
+def test_wide_panels_are_visited_as_they_lie_in_memory():
+    mask = np.random.default_rng(9).random((900, 5_000)) < 0.002
+    for width, wide in ((4_096, False), (4_097, True)):
+        order = row_order(mask, width)
+        assert order.wide == wide and (order.visit == np.arange(900)).all() == wide
