@@ -27,8 +27,8 @@ def pack(x, step_j, step_s, first, count, lanes, lo, hi, buffer, at):
             else:
                 copy(x, j * step_j + first, count, buffer, at + (j - lo) * lanes, lanes)
     else:
-        for j in range(lo, hi, LANES):
-            for s in range(0, lanes, LANES):
+        for s in range(0, lanes, LANES):  # 16 rows from end to end: a processor foresees no more of them
+            for j in range(lo, hi, LANES):
                 source, to = (first + s) * step_s + j, at + (j - lo) * lanes + s
                 turn(x, source, step_s, count - s, hi - j, buffer, to, lanes)
 

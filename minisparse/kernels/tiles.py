@@ -67,9 +67,6 @@ def ask(typingctx, x, k):
     return types.void(x, types.intp), codegen
 
 
-TURNED = 8  # blocks of 16 columns that rows are asked for ahead: too many for a processor to foresee
-
-
 def _turn(strict):
     """Intrinsic that transposes a block of 16 x 16; strict: nothing is written beyond rows and columns."""
 
@@ -86,9 +83,7 @@ def _turn(strict):
             for s in range(LANES):
                 there = builder.icmp_signed("<", I64(s), rows)
                 wanted = code.below(builder.select(there, columns, I64(0)))
-                row = code.step(x, builder.mul(step, I64(s)))
-                code.prefetch(row, TURNED * LANES)
-                block.append(code.load_some(row, wanted))
+                block.append(code.load_some(code.step(x, builder.mul(step, I64(s))), wanted))
             for j, row in enumerate(code.transposed(block)):
                 to = code.step(y, builder.mul(ld, I64(j)))
                 if strict:
