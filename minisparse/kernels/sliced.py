@@ -19,7 +19,8 @@ own slots only.
 
 The storage is that of M. Kreutzer et al., A unified sparse matrix data format for efficient general sparse
 matrix-vector multiplication on modern processors with wide SIMD units, SIAM J. Sci. Comput. 36(5), 2014,
-arXiv:1307.6209 (SELL-C-sigma with C = 16); windows and register lookups are ours.
+arXiv:1307.6209 (SELL-C-sigma with C = 16 and, where rows are unevenly full, sigma = all of them); windows and
+register lookups are ours.
 """
 
 from functools import reduce

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from minisparse.weights.stored import Geometry, StoredWeight
 # Measured: entries of a row in a window from which it has a lane of its own, and (steps, entries of a lane in
 # a window) from which so many share it.
 ALONE, SHARED = 9, ((4, 6), (2, 1), (1, 0))
+GAIN = 1.3  # less is lost to windows anyway
 
 
 class SlicedWeight(StoredWeight):
@@ -47,20 +47,28 @@ class SlicedWeight(StoredWeight):
         super().__init__(pattern, values, geometry)
 
     def _arrange(self, pattern: CSRPattern) -> Array:
-        per_row = WINDOW * pattern.nnz / math.prod(self.shape)  # entries in a window
+        counts = np.diff(pattern.indptr)
+        # entries in a window of a row that has any
+        per_row = WINDOW * pattern.nnz / (self.shape[1] * max(1, np.count_nonzero(counts)))
         q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
         self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
+        self._order = longest_first(counts, q)
+        entries = np.arange(pattern.nnz)
+        if self._order is not None:  # the rows as they are taken, one after the other
+            counts, first = counts[self._order], pattern.indptr[self._order]
+            entries += np.repeat(first - np.cumsum(counts) + counts, counts)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
-        given = (pattern.indptr, pattern.indices, q, self._share, self._starts)
+        given = (indptr, pattern.indices[entries], q, self._share, self._starts)
         sliced.arrange(*given, np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
         steps = int(self._starts[-1])
         self._window: Array = np.zeros(steps // self._share, dtype=kind)
         self._index = np.zeros(steps * LANES, dtype=np.uint8)
         source = np.full(steps * LANES, -1, dtype=np.int64)
         sliced.arrange(*given, self._window, self._index, source)
-        return source
+        return np.where(source < 0, -1, entries[source]) if entries.size else source
 
     def _slots(self) -> Array:
         window = np.repeat(self._window.astype(np.int64), self._share)
@@ -69,13 +77,36 @@ class SlicedWeight(StoredWeight):
         column = window[:, None] + index % WINDOW
         turn = np.array([0, 0, 1, 0, 2])[index // WINDOW]
         row = (group * self._rows_of_lane + turn) * LANES + np.arange(LANES)
+        if self._order is not None:
+            row = self._order[np.minimum(row, self.shape[0] - 1)].astype(np.int64)
         return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
 
     def _structure(self) -> tuple[Array, ...]:
-        return self._starts, self._window, self._index
+        order = () if self._order is None else (self._order,)
+        return self._starts, self._window, self._index, *order
 
     def _one(self, x: Array, values: Array) -> Array:
         y = np.empty((self._starts.size - 1) * self._rows_of_lane * LANES, dtype=x.dtype)
         structure = (self._starts, self._window, self._index)
         sliced.matvec(*structure, values, self._rows_of_lane, self._share, x, y)
-        return y
+        if self._order is None:
+            return y
+        placed = np.empty(self.shape[0], dtype=x.dtype)
+        placed[self._order] = y[: self.shape[0]]
+        return placed
+
+
+def longest_first(counts: Array, rows_per_lane: int) -> Array | None:
+    """(out,) the rows by descending number of entries, if slices then have GAIN times fewer steps; else None.
+
+    counts (out,) entries of each row. A slice has as many steps, at the least, as its busiest lane entries.
+    """
+
+    def steps(counts: Array) -> int:
+        whole = np.zeros(-(-counts.size // (rows_per_lane * LANES)) * rows_per_lane * LANES, dtype=np.int64)
+        whole[: counts.size] = counts
+        return int(whole.reshape(-1, rows_per_lane, LANES).sum(axis=1).max(axis=1).sum())
+
+    order = np.argsort(-counts, kind="stable")
+    useful = steps(counts) > GAIN * steps(counts[order])
+    return order.astype(index_type(counts.size)) if useful else None

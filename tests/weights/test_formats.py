@@ -18,6 +18,7 @@ from minisparse.nn.optim import OPTIMIZERS
 from minisparse.nn.weight import MaskedWeight
 from minisparse.weights import pattern as patterns
 from minisparse.weights.formats import FORMATS, accepts, convert, entries
+from minisparse.weights.sliced import longest_first
 from tests.strategies import SETTINGS, generators
 from tests.strategies import masks as random_masks
 from tests.structures import BATCHES, MASKS, VALUES, blocks, fan_in, groups, layouts, masks
@@ -430,6 +431,23 @@ def test_slices_of_all_kinds(rows, share, dtype):
             with np.errstate(invalid="ignore"):
                 wanted = np.where(mask, dense * x, 0).sum(axis=1)
             assert_allclose(weight.apply(x, EVAL)[0], wanted, rtol=1e-4, atol=1e-4, err_msg=label)
+
+
+def test_slices_of_uneven_rows_hold_few_empty_slots():
+    rng = np.random.default_rng(0)
+    even = rng.random((320, 400)) < 0.2
+    half = even & (np.arange(320) % 2 == 0)[:, None]  # every second row is empty
+    for mask, moved in ((even, False), (half, True), (half[::2], False)):
+        dense = rng.standard_normal(mask.shape) * mask
+        weight = FORMATS["sliced"].from_dense(dense, mask)
+        assert (weight._order is not None) == moved
+        assert weight.param.value.size < 1.4 * mask.sum()
+        assert (weight.dense() == dense).all()
+        assert weight.bytes == weight.param.value.nbytes + sum(a.nbytes for a in weight._structure())
+    counts = np.array([3, 9, 3, 0] * 8)
+    order = longest_first(counts, 1)
+    assert order.tolist() == np.argsort(-counts, kind="stable").tolist()
+    assert longest_first(np.full(40, 5), 2) is None
 
 
 def test_bad_arguments_name_themselves():
