@@ -48,16 +48,16 @@ class SlicedWeight(StoredWeight):
 
     def _arrange(self, pattern: CSRPattern) -> Array:
         counts = np.diff(pattern.indptr)
-        # entries in a window of a row that has any
-        per_row = WINDOW * pattern.nnz / (self.shape[1] * max(1, np.count_nonzero(counts)))
+        full = max(1, int(np.count_nonzero(counts)))
+        per_row = WINDOW * pattern.nnz / (self.shape[1] * full)  # entries in a window of a row that has any
         q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
         self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
         self._order = longest_first(counts, q)
-        entries = np.arange(pattern.nnz)
+        entries: Array = np.arange(pattern.nnz)
         if self._order is not None:  # the rows as they are taken, one after the other
             counts, first = counts[self._order], pattern.indptr[self._order]
             entries += np.repeat(first - np.cumsum(counts) + counts, counts)
-        indptr = np.concatenate([[0], np.cumsum(counts)])
+        indptr: Array = np.concatenate([[0], np.cumsum(counts)])
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
@@ -82,8 +82,8 @@ class SlicedWeight(StoredWeight):
         return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
 
     def _structure(self) -> tuple[Array, ...]:
-        order = () if self._order is None else (self._order,)
-        return self._starts, self._window, self._index, *order
+        structure = self._starts, self._window, self._index
+        return structure if self._order is None else (*structure, self._order)
 
     def _one(self, x: Array, values: Array) -> Array:
         y = np.empty((self._starts.size - 1) * self._rows_of_lane * LANES, dtype=x.dtype)
