@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minisparse.errors import NonFiniteError, UsageError
+from minisparse.kernels.merge import union
 from minisparse.methods.dynamic.rules import (
     cosine,
     drop_smallest,
     grow_largest,
     grow_random,
     largest_together,
-    merged,
     share_out,
 )
 from tests.methods.dynamics import mask_of, positions
@@ -61,7 +61,7 @@ def test_the_largest_of_all_layers_together_are_sorting(layers, data):
 
 
 def test_merging_is_sorting():
-    assert merged(np.array([2, 7]), np.array([0, 3, 9])).tolist() == [0, 2, 3, 7, 9]
+    assert union(np.array([2, 7]), np.array([0, 3, 9])).tolist() == [0, 2, 3, 7, 9]
 
 
 def test_what_cannot_be_ranked_or_dropped_is_refused():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minisparse.curvature as curvature
+from minisparse.kernels import merge
 from minisparse.methods.base import Scored
 from minisparse.methods.dynamic import rules
 from minisparse.methods.registry import catalogue
@@ -78,7 +79,7 @@ def arrays(thing: Any) -> Iterator[Array]:
             yield from arrays(value)
 
 
-VIEWS = {"check_scores", "unflatten", "flatten", "merged"}
+VIEWS = {"check_scores", "unflatten", "flatten"}
 
 
 def curvature_calls() -> dict[str, Callable[[], None]]:
@@ -129,7 +130,7 @@ def selection_calls() -> dict[str, Callable[[], None]]:
         "top_units": (units, 4 * ones, np.array([4, 4, 0, 4, 2, 4]), 0.6),
         "drop_smallest": (scores["a"].ravel(), 7),
         "largest_together": ({n: a.ravel() for n, a in scores.items()}, 6),
-        "grow_largest": (flat, np.array_split(scores["a"], 3), 2), "merged": (flat, flat[:0]),
+        "grow_largest": (flat, np.array_split(scores["a"], 3), 2), "union": (flat, flat[:0]),
         "grow_random": (flat, 24, 2, np.random.default_rng(3)), "first_largest": (scores["a"].ravel(), 5),
         "share_out": (5, {"a": 1.0, "b": 2.0}, {"a": 3, "b": 4}),
         "largest": (np.array_split(scores["a"], 3), 3, flat),
@@ -140,7 +141,7 @@ def selection_calls() -> dict[str, Callable[[], None]]:
         "sample_counts": (5, {"a": 4, "b": 4}, np.random.default_rng(3)),
         "sample_rows": (2, 4, 6, np.random.default_rng(3)),
     }  # fmt: skip
-    homes = (choosing, rules, largest_, sample_)
+    homes = (choosing, rules, largest_, sample_, merge)
     found: dict[str, Callable[[], None]] = {}
     for name, args in calls.items():
         function = next(getattr(home, name) for home in homes if hasattr(home, name))
