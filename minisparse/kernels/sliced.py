@@ -171,8 +171,10 @@ def _earliest(waits, done, indices, lane, limit):
 
 
 @kernel
-def arrange(indptr, indices, rows, share, starts, window, idx, source):
+def arrange(indptr, indices, order, rows, share, starts, window, idx, source):
     """Fill the structure from a pattern in row order; source (16 steps) gets each slot's entry or -1.
+
+    order (out): the rows as slices take them, one after the other.
 
     starts must come first: called with window of length 0 it is filled and nothing else. A window begins
     with the column that waits longest; of a lane's rows the one that waits longest goes.
@@ -186,8 +188,8 @@ def arrange(indptr, indices, rows, share, starts, window, idx, source):
         for q in range(rows):
             for k in range(LANES):
                 i = (g * rows + q) * LANES + k
-                waits[q, k] = indptr[i] if i < out else 0
-                done[q, k] = indptr[i + 1] if i < out else 0
+                waits[q, k] = indptr[order[i]] if i < out else 0
+                done[q, k] = indptr[order[i] + 1] if i < out else 0
                 left += done[q, k] - waits[q, k]
         while left > 0:
             if step % share == 0:

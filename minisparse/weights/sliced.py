@@ -53,22 +53,18 @@ class SlicedWeight(StoredWeight):
         q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
         self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
         self._order = longest_first(counts, q)
-        entries: Array = np.arange(pattern.nnz)
-        if self._order is not None:  # the rows as they are taken, one after the other
-            counts, first = counts[self._order], pattern.indptr[self._order]
-            entries += np.repeat(first - np.cumsum(counts) + counts, counts)
-        indptr: Array = np.concatenate([[0], np.cumsum(counts)])
+        order = np.arange(counts.size) if self._order is None else self._order.astype(np.int64)
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         kind = index_type(self.shape[1])
         none = np.empty(0, dtype=np.int64)
-        given = (indptr, pattern.indices[entries], q, self._share, self._starts)
+        given = (pattern.indptr, pattern.indices, order, q, self._share, self._starts)
         sliced.arrange(*given, np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
         steps = int(self._starts[-1])
         self._window: Array = np.zeros(steps // self._share, dtype=kind)
         self._index = np.zeros(steps * LANES, dtype=np.uint8)
         source = np.full(steps * LANES, -1, dtype=np.int64)
         sliced.arrange(*given, self._window, self._index, source)
-        return np.where(source < 0, -1, entries[source]) if entries.size else source
+        return source
 
     def _slots(self) -> Array:
         window = np.repeat(self._window.astype(np.int64), self._share)
