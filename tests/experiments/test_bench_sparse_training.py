@@ -48,6 +48,12 @@ def test_steps(rows):
         assert row["exchange_ms"] > 0
 
 
+def test_cost_of_an_exchange():
+    """Its own median and what the next step takes longer; a disturbed step never makes it cheaper."""
+    assert bench.exchange_cost([3.0, 1, 2], [9.0, 7, 8], [5.0, 6, 4]) == 2 + (8 - 5)
+    assert bench.exchange_cost([3.0, 1, 2], [4.0, 4, 1], [5.0, 6, 4]) == 2
+
+
 def test_epoch(rows):
     row = rows[2]
     assert (row["units"], row["samples"], row["threads"]) == (90, 200, 2)
