@@ -22,6 +22,7 @@ VECTOR = ir.VectorType(FLOAT, LANES)
 MASK = ir.VectorType(I1, LANES)
 INDEX = ir.VectorType(I32, LANES)
 SMALL = 1 << 17  # entries below which waking a second thread costs more than it brings
+FLOAT32 = np.dtype(np.float32)
 LINE = 64  # bytes of a cache line; a 16-float vector that straddles two costs two loads
 
 
@@ -103,6 +104,12 @@ class Lanes:
         value = self.builder.load(where)
         value.align = 4 if vector.element == FLOAT else vector.element.width // 8
         return value
+
+    def load_repeated(self, pointer, offset, count):
+        """`count` floats from any address, over and over in the 16 lanes."""
+        some = self.load(pointer, offset, ir.VectorType(FLOAT, count))
+        pick = ir.Constant(INDEX, [lane % count for lane in range(LANES)])
+        return some if count == LANES else self.builder.shuffle_vector(some, some, pick)
 
     def load_some(self, pointer, mask):
         """The floats at pointer in the lanes of mask, 0 elsewhere; what is not wanted is not touched."""
@@ -204,6 +211,11 @@ class Lanes:
         """Lane k becomes element index[k] mod 32 of the 32 floats (low, high). Only where WIDE."""
         return self.call("llvm.x86.avx512.vpermi2var.ps.512", VECTOR, [low, index, high])
 
+    def lookup_in(self, numbers, index, group):
+        """Lane k becomes element index[k] mod group of numbers, repeated from `group` on. Only where WIDE."""
+        name = {4: "vpermilvar.ps.512", LANES: "permvar.sf.512"}[group]
+        return self.call(f"llvm.x86.avx512.{name}", VECTOR, [numbers, index])
+
     def loop(self, begin, end, step, start, body):
         """for k in range(begin, end, step): state = body(k, state); the state after the last one."""
         b = self.builder
@@ -258,18 +270,20 @@ def padded(x, size):
 
 @kernel
 def at_least(x, size):
-    """x itself if it has `size` floats, else a copy with zeros up to there."""
-    if x.size == size:
+    """x itself if it has `size` floats or more, else a copy with zeros up to there."""
+    if x.size >= size:
         return x
     return padded(x, size)
 
 
 def fast(*arrays):
     """Whether the vector kernels serve these arrays: all float32, and the compiler on."""
-    return COMPILED and all(a.dtype == np.float32 for a in arrays)
+    for a in arrays:  # a product of one sample takes as long as twenty lines of Python: no generator
+        if a.dtype != FLOAT32:
+            return False
+    return COMPILED
 
 
 def parts(entries):
     """Into how many parts a kernel that reads so many entries is cut: one per thread, if that pays."""
-    threads = get_num_threads() if COMPILED else 1
-    return threads if entries >= SMALL else 1
+    return get_num_threads() if COMPILED and entries >= SMALL else 1

@@ -3,12 +3,12 @@
     y[i] = sum_p val[p] x[idx[p]],   p in row i                                             (1)
 
 Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at
-most one entry per lane, all from a window of 32 columns that two registers hold. S steps share a window, for
-loading one from any column costs some processors as much as multiplying four steps; the column where it
-begins is stored with them. A lane takes its entries in column order, so one that is ahead idles and one that
-is behind catches up while the window slides. A slot's index byte:
+most one entry per lane, all from a window of two registers, each of 16 columns from any on. S steps share a
+window, for loading one costs some processors as much as multiplying four steps; the two columns where it
+begins are stored with them. `kernels/slicing.py` places the entries. A slot's index byte:
 
-    bits 0-4  column - begin of the window       bit 5 + q  the entry belongs to row 16 q + k of the slice
+    bits 0-3  column - begin of the register     bit 5 + q  the entry belongs to row 16 q + k of the slice
+    bit 4     which register
 
 None of bits 5-7 set: the slot is empty, its value 0. Four steps are taken together; a lane has their four
 bytes in one word, which the lookup takes as it is, shifted, since it minds the lowest five bits only.
@@ -32,7 +32,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, fast, padded, parts
+from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, at_least, fast, parts
 
 WINDOW = 2 * LANES
 MOST = 3  # rows a lane can serve: bits 5, 6, 7
@@ -56,17 +56,19 @@ def _one_slice(code, q_rows, share, finite):
         if not finite:
             return [have(index, WINDOW, "!="), *others]
         # what belongs to none of the other rows is row 0's
-        elsewhere = sum(WINDOW << q for q in range(1, q_rows))
-        return [have(index, elsewhere, "==") if others else ir.Constant(MASK, [True] * LANES), *others]
+        everywhere = ir.Constant(MASK, [True] * LANES)
+        if not others:
+            return [everywhere]
+        return [code.settled(builder.xor(reduce(builder.or_, others), everywhere)), *others]
 
     def steps(t, acc):
         slots = builder.mul(t, I64(LANES))
         index = code.load(code.step(idx, slots), 0, INDEX)
-        columns = code.integers(window, builder.udiv(t, I64(share)), STEPS // share)
+        pairs = builder.mul(builder.udiv(t, I64(share)), I64(2))
+        columns = code.integers(window, pairs, 2 * STEPS // share)
         for u in range(STEPS):
             if u % share == 0:
-                here = code.step(x, columns[u // share])
-                low, high = code.load(here), code.load(here, LANES)
+                low, high = (code.load(code.step(x, columns[2 * (u // share) + r])) for r in range(2))
             inputs = code.lookup(low, index, high)
             weights = code.load(val, builder.add(slots, I64(u * LANES)))
             for q, mine in enumerate(owners(index)):
@@ -107,20 +109,25 @@ def _finite(x):
 
 
 @kernel
-def _matvec_part(starts, window, idx, val, rows, share, x, y, first, last):
-    inputs = padded(x, x.size + WINDOW)
+def _matvec_part(starts, window, idx, val, order, rows, share, x, y, first, last):
+    inputs, own = at_least(x, LANES), np.empty(rows * LANES, np.float32)
     finite = _finite(inputs)
     for g in range(first, last):
-        begin, end, y0 = starts[g], starts[g + 1], g * rows * LANES
-        _slice(window, idx, val, begin, end, inputs, y, y0, rows, share, finite)
+        y0 = g * rows * LANES
+        there = order.size == 0 and y0 + own.size <= y.size  # else by way of `own`
+        out, at = (y, y0) if there else (own, 0)
+        _slice(window, idx, val, starts[g], starts[g + 1], inputs, out, at, rows, share, finite)
+        if not there:
+            for i in range(min(own.size, y.size - y0)):
+                y[order[y0 + i] if order.size else y0 + i] = own[i]
 
 
 @kernel(parallel=True)
-def _matvec(starts, window, idx, val, rows, share, x, y, threads):
+def _matvec(starts, window, idx, val, order, rows, share, x, y, threads):
     count = starts.size - 1
     for part in prange(threads):
         first, last = count * part // threads, count * (part + 1) // threads
-        _matvec_part(starts, window, idx, val, rows, share, x, y, first, last)
+        _matvec_part(starts, window, idx, val, order, rows, share, x, y, first, last)
 
 
 @kernel
@@ -130,7 +137,7 @@ def place(step, lane):
 
 
 @kernel
-def matvec_plain(starts, window, idx, val, rows, share, x, y):
+def matvec_plain(starts, window, idx, val, order, rows, share, x, y):
     """(1) for any dtype, one slot at a time."""
     y[:] = 0
     for g in range(starts.size - 1):
@@ -139,73 +146,22 @@ def matvec_plain(starts, window, idx, val, rows, share, x, y):
                 code = idx[place(t, k)]
                 for q in range(rows):
                     if code & (WINDOW << q):
-                        column = np.int64(window[t // share]) + (code & (WINDOW - 1))
-                        y[(g * rows + q) * LANES + k] += val[t * LANES + k] * x[column]
+                        column = np.int64(window[t // share, code // LANES % 2]) + code % LANES
+                        row = (g * rows + q) * LANES + k
+                        y[order[row] if order.size else row] += val[t * LANES + k] * x[column]
 
 
-def matvec(starts, window, idx, val, rows, share, x, y):
-    """Fill y (16 rows slices) with W x: equation (1); `rows` is Q, `share` is S, one of SHARES.
+def matvec(starts, window, idx, val, order, rows, share, x, y):
+    """Fill y (out) with W x: equation (1); `rows` is Q, `share` is S, one of SHARES.
 
-    starts (slices + 1) steps, window (steps / S) columns, idx uint8 and val (16 steps), x (in).
+    starts (slices + 1) steps, window (steps / S, 2) columns, idx uint8 and val (16 steps), x (in); order: the
+    rows as slices take them, or nothing if in their own order.
     """
     if not (WIDE and fast(val, x, y)):
-        matvec_plain(starts, window, idx, val, rows, share, x, y)
+        matvec_plain(starts, window, idx, val, order, rows, share, x, y)
         return
     threads = parts(val.size)
     if threads > 1:
-        _matvec(starts, window, idx, val, rows, share, x, y, threads)
+        _matvec(starts, window, idx, val, order, rows, share, x, y, threads)
     else:
-        _matvec_part(starts, window, idx, val, rows, share, x, y, 0, starts.size - 1)
-
-
-@kernel
-def _earliest(waits, done, indices, lane, limit):
-    """Of a lane's rows, the one with the least waiting column, and that; (-1, limit) if none is less."""
-    turn, least = -1, limit
-    for q in range(len(waits)):
-        if waits[q, lane] < done[q, lane]:
-            column = np.int64(indices[waits[q, lane]])
-            if column < least:
-                turn, least = q, column
-    return turn, least
-
-
-@kernel
-def arrange(indptr, indices, order, rows, share, starts, window, idx, source):
-    """Fill the structure from a pattern in row order; source (16 steps) gets each slot's entry or -1.
-
-    order (out): the rows as slices take them, one after the other.
-
-    starts must come first: called with window of length 0 it is filled and nothing else. A window begins
-    with the column that waits longest; of a lane's rows the one that waits longest goes.
-    """
-    out, step = indptr.size - 1, 0
-    write, begin = window.size > 0, np.int64(0)
-    waits = np.empty((rows, LANES), np.int64)
-    done = np.empty((rows, LANES), np.int64)
-    for g in range(starts.size - 1):
-        left = 0
-        for q in range(rows):
-            for k in range(LANES):
-                i = (g * rows + q) * LANES + k
-                waits[q, k] = indptr[order[i]] if i < out else 0
-                done[q, k] = indptr[order[i] + 1] if i < out else 0
-                left += done[q, k] - waits[q, k]
-        while left > 0:
-            if step % share == 0:
-                begin = np.int64(1) << 62
-                for k in range(LANES):
-                    begin = _earliest(waits, done, indices, k, begin)[1]
-                if write:
-                    window[step // share] = begin
-            for k in range(LANES):
-                turn, column = _earliest(waits, done, indices, k, begin + WINDOW)
-                if turn >= 0:
-                    if write:
-                        idx[place(step, k)] = (column - begin) | (WINDOW << turn)
-                        source[step * LANES + k] = waits[turn, k]
-                    waits[turn, k] += 1
-                    left -= 1
-            step += 1
-        step += -step % STEPS
-        starts[g + 1] = step
+        _matvec_part(starts, window, idx, val, order, rows, share, x, y, 0, starts.size - 1)

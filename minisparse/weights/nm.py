@@ -8,7 +8,7 @@ import numpy as np
 
 from minisparse.errors import SparseFormatError
 from minisparse.kernels import nm
-from minisparse.kernels.nm import KINDS, LANES, ROWS
+from minisparse.kernels.nm import KINDS, LANES, STEPS
 from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern
 from minisparse.weights.stored import StoredWeight
@@ -20,6 +20,7 @@ class NMWeight(StoredWeight):
     """N:M (2:4, 4:8, 1:4, ...): exactly N of every M columns in every row, 2 to 8 bits of index for each."""
 
     few: ClassVar[int] = 4
+    layout: ClassVar[int] = 2
 
     @classmethod
     def objection(cls, mask: Array) -> str:
@@ -38,10 +39,10 @@ class NMWeight(StoredWeight):
             self._places = (columns % self.of).astype(np.uint8)
             return entries
         group = self._kind[0]
-        order = _interleaved(entries, -1)
-        place = (_interleaved(columns, -1) % group).astype(np.uint64) << nm.shifts(group).astype(np.uint64)
-        self._places = np.bitwise_or.reduce(place, axis=3).astype(np.uint32 if group == 4 else np.uint64)
-        return order
+        steps = np.arange(STEPS[group], dtype=np.uint32)[:, None]
+        place = (_by_slice(columns, STEPS[group], -1) % group).astype(np.uint32) << 32 // STEPS[group] * steps
+        self._places = np.bitwise_or.reduce(place, axis=2)
+        return _by_slice(entries, STEPS[group], -1)
 
     def _slots(self) -> Array:
         out, columns = self.shape
@@ -50,11 +51,11 @@ class NMWeight(StoredWeight):
             base = np.arange(per_row) // self.keep * self.of
             return np.arange(out)[:, None] * columns + base + self._places
         group, keep = self._kind
-        words = self._places.astype(np.uint64)[..., None]
-        place = (words >> nm.shifts(group).astype(np.uint64) & np.uint64(group - 1)).astype(np.int64)
-        k = np.arange(words.shape[1] * LANES).reshape(1, -1, 1, LANES)
-        row = np.arange(len(words) * ROWS).reshape(-1, 1, ROWS, 1)
-        flat = row * columns + k // keep * group + place
+        steps = np.arange(STEPS[group])
+        place = self._places[:, :, None] >> (32 // len(steps) * steps[:, None]).astype(np.uint32)
+        k = np.arange(self._places.shape[1])[:, None, None] * len(steps) + steps[:, None]
+        row = np.arange(len(self._places))[:, None, None, None] * LANES + np.arange(LANES)
+        flat = row * columns + k // keep * group + (place % group).astype(np.int64)
         return np.where((row < out) & (k < per_row), flat, -1)
 
     def _structure(self) -> tuple[Array, ...]:
@@ -66,7 +67,7 @@ class NMWeight(StoredWeight):
             grid = (self.shape[0], -1, self.keep)
             nm.matvec_any(self._places.reshape(grid), values.reshape(grid), self.of, x, y)
         else:
-            y = np.empty(len(self._places) * ROWS, dtype=x.dtype)
+            y = np.empty(len(self._places) * LANES, dtype=x.dtype)
             nm.matvec(self._places, values.reshape(-1), *self._kind, x, y)
         return y
 
@@ -92,9 +93,11 @@ def kind(keep: int, of: int) -> tuple[int, int] | None:
     return None
 
 
-def _interleaved(a: Array, empty: int) -> Array:
-    """(out, k) as (row groups, words, 4, 16), padded with `empty`."""
+def _by_slice(a: Array, steps: int, empty: int) -> Array:
+    """(out, k) as (slices of 16 rows, blocks of steps, steps, 16), padded with `empty`."""
     out, k = a.shape
-    whole = np.full((-(-out // ROWS) * ROWS, -(-k // LANES) * LANES), empty, dtype=a.dtype)
+    whole = np.full((-(-out // LANES) * LANES, -(-k // steps) * steps), empty, dtype=a.dtype)
     whole[:out, :k] = a
-    return np.ascontiguousarray(whole.reshape(-1, ROWS, whole.shape[1] // LANES, LANES).transpose(0, 2, 1, 3))
+    return np.ascontiguousarray(
+        whole.reshape(-1, LANES, whole.shape[1] // steps, steps).transpose(0, 2, 3, 1)
+    )

@@ -9,13 +9,14 @@ import numpy as np
 from minisparse.errors import UsageError
 from minisparse.kernels import sliced
 from minisparse.kernels.sliced import LANES, MOST, SHARES, STEPS, WINDOW
+from minisparse.kernels.slicing import arrange
 from minisparse.nn.param import Array
 from minisparse.weights.pattern import CSRPattern, index_type
 from minisparse.weights.stored import Geometry, StoredWeight
 
 # Measured: entries of a row in a window from which it has a lane of its own, and (steps, entries of a lane in
 # a window) from which so many share it.
-ALONE, SHARED = 9, ((4, 6), (2, 1), (1, 0))
+ALONE, SHARED = 5, ((4, 8), (2, 1.5), (1, 0))
 GAIN = 1.3  # less is lost to windows anyway
 
 
@@ -23,7 +24,7 @@ class SlicedWeight(StoredWeight):
     """Slices of 16 rows with sliding windows: a value and a byte per slot, some empty; for single samples."""
 
     few: ClassVar[int] = 4
-    layout: ClassVar[int] = 3
+    layout: ClassVar[int] = 4
     settings: ClassVar[tuple[dict[str, Any], ...]] = tuple({"rows_per_lane": q} for q in range(1, MOST + 1))
 
     def __init__(
@@ -53,47 +54,45 @@ class SlicedWeight(StoredWeight):
         q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
         self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
         self._order = longest_first(counts, q)
-        order = np.arange(counts.size) if self._order is None else self._order.astype(np.int64)
+        order = self._order.astype(np.int64) if self._order.size else np.arange(counts.size)
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
-        kind = index_type(self.shape[1])
-        none = np.empty(0, dtype=np.int64)
-        given = (pattern.indptr, pattern.indices, order, q, self._share, self._starts)
-        sliced.arrange(*given, np.empty(0, dtype=kind), np.empty(0, dtype=np.uint8), none)
+        most = pattern.nnz + STEPS * self._starts.size  # windows: with an entry each, and those of padding
+        windows: Array = np.zeros((most, 2), dtype=index_type(self.shape[1]))
+        slot, code = np.empty(pattern.nnz, dtype=np.int64), np.empty(pattern.nnz, dtype=np.uint8)
+        given = (pattern.indptr, pattern.indices, self.shape[1], order, q, self._share)
+        arrange(*given, self._starts, windows, slot, code)
         steps = int(self._starts[-1])
-        self._window: Array = np.zeros(steps // self._share, dtype=kind)
-        self._index = np.zeros(steps * LANES, dtype=np.uint8)
+        self._window: Array = windows[: steps // self._share].copy()
+        index = np.zeros(steps * LANES, dtype=np.uint8)
+        index[slot] = code
+        self._index = index.reshape(-1, STEPS, LANES).transpose(0, 2, 1).ravel()  # words of four steps
         source = np.full(steps * LANES, -1, dtype=np.int64)
-        sliced.arrange(*given, self._window, self._index, source)
+        source[slot] = np.arange(pattern.nnz)
         return source
 
     def _slots(self) -> Array:
-        window = np.repeat(self._window.astype(np.int64), self._share)
+        window = np.repeat(self._window.astype(np.int64), self._share, axis=0)
         index = self._index.reshape(-1, LANES, STEPS).transpose(0, 2, 1).reshape(-1, LANES)
         group = np.repeat(np.arange(self._starts.size - 1), np.diff(self._starts))[:, None]
-        column = window[:, None] + index % WINDOW
+        column = np.take_along_axis(window, index // LANES % 2, axis=1) + index % LANES
         turn = np.array([0, 0, 1, 0, 2])[index // WINDOW]
         row = (group * self._rows_of_lane + turn) * LANES + np.arange(LANES)
-        if self._order is not None:
+        if self._order.size:
             row = self._order[np.minimum(row, self.shape[0] - 1)].astype(np.int64)
         return np.where(index >= WINDOW, row * self.shape[1] + column, -1)
 
     def _structure(self) -> tuple[Array, ...]:
-        structure = self._starts, self._window, self._index
-        return structure if self._order is None else (*structure, self._order)
+        return self._starts, self._window, self._index, self._order
 
     def _one(self, x: Array, values: Array) -> Array:
-        y = np.empty((self._starts.size - 1) * self._rows_of_lane * LANES, dtype=x.dtype)
-        structure = (self._starts, self._window, self._index)
-        sliced.matvec(*structure, values, self._rows_of_lane, self._share, x, y)
-        if self._order is None:
-            return y
-        placed = np.empty(self.shape[0], dtype=x.dtype)
-        placed[self._order] = y[: self.shape[0]]
-        return placed
+        y = np.empty(self.shape[0], dtype=x.dtype)
+        structure = (self._starts, self._window, self._index, values, self._order)
+        sliced.matvec(*structure, self._rows_of_lane, self._share, x, y)
+        return y
 
 
-def longest_first(counts: Array, rows_per_lane: int) -> Array | None:
-    """(out,) the rows by descending number of entries, if slices then have GAIN times fewer steps; else None.
+def longest_first(counts: Array, rows_per_lane: int) -> Array:
+    """(out,) the rows by descending number of entries, if slices then have GAIN times fewer steps; else (0,).
 
     counts (out,) entries of each row. A slice has as many steps, at the least, as its busiest lane entries.
     """
@@ -105,4 +104,4 @@ def longest_first(counts: Array, rows_per_lane: int) -> Array | None:
 
     order = np.argsort(-counts, kind="stable")
     useful = steps(counts) > GAIN * steps(counts[order])
-    return order.astype(index_type(counts.size)) if useful else None
+    return order[: counts.size if useful else 0].astype(index_type(counts.size))

@@ -116,8 +116,8 @@ def wrong_indices() -> dict[str, Case]:
             nm.matvec_any, np.array([[[5]]]), three[:1, :1, None], 4, x, np.empty(1)
         ),
         "sliced.matvec_plain": lambda: done(
-            sliced.matvec_plain, np.array([0, 1]), np.array([9]), np.full(16, 32, np.uint8), np.ones(16), 1,
-            1, x, np.empty(16),
+            sliced.matvec_plain, starts, np.array([[9, 9]]), np.full(64, 32, np.uint8), np.ones(16),
+            starts[:0], 1, 1, x, np.empty(16),
         ),
         "bitmask.matvec_plain": lambda: done(
             bitmask.matvec_plain, np.full((1, 1, 4), 1 << 15, np.uint16), np.array([0]), np.ones(4), x,
