@@ -200,6 +200,14 @@ def feature_major(a: Array) -> bool:
     return a.ndim == 2 and a.flags.f_contiguous and not a.flags.c_contiguous
 
 
+def by_rows(x: Array, matrix: Array) -> Array:
+    """X W^T; x (n, in), matrix (out, in). Comes back feature by feature in memory if n < out.
+
+    BLAS takes up to twice as long where the smaller of the two has to be the second factor.
+    """
+    return (matrix @ x.T).T if len(x) < len(matrix) else x @ matrix.T
+
+
 class MaskedWeight(Weight):
     """A dense matrix and, once pruned, a Boolean mask of its shape.
 
@@ -245,7 +253,7 @@ class MaskedWeight(Weight):
         return self.param.value
 
     def apply(self, x: Array, mode: Mode) -> Array:
-        return x @ self.param.value.T
+        return by_rows(x, self.param.value)
 
     def pull(self, dy: Array) -> Array:
         if feature_major(dy):  # then the result is, too

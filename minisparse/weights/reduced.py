@@ -10,6 +10,7 @@ import numpy as np
 
 from minisparse.nn.mode import Mode
 from minisparse.nn.param import Array
+from minisparse.nn.weight import by_rows, feature_major
 from minisparse.weights.pattern import CSRPattern, index_type
 from minisparse.weights.stored import StoredWeight
 
@@ -42,8 +43,7 @@ class ReducedWeight(StoredWeight):
         return self._keep_rows, self._keep_columns, *present
 
     def apply(self, x: Array, mode: Mode) -> Array:
-        y = self._some(x, 1) @ self.param.value.T
-        return self._all(y, 0)
+        return self._all(by_rows(self._some(x, 1), self.param.value), 0)
 
     def pull(self, dy: Array) -> Array:
         return self._all(self._some(dy, 0) @ self.param.value, 1)
@@ -73,6 +73,7 @@ class ReducedWeight(StoredWeight):
         kept = self._kept_along(axis)
         if kept is None:
             return a
-        whole = np.zeros((len(a), self.shape[axis]), dtype=a.dtype)
+        order = "F" if feature_major(a) else "C"
+        whole = np.zeros((len(a), self.shape[axis]), dtype=a.dtype, order=order)
         whole[:, kept] = a
         return whole
