@@ -12,7 +12,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import FLOAT, I32, I64, LANES, Lanes, aligned, fast, parts
+from minisparse.kernels.lanes import FLOAT, I32, I64, LANES, Lanes, aligned, evenly, fast, parts
 from minisparse.kernels.packing import packed_tile, strided
 
 HEIGHTS = (16, 8, 4, 2)
@@ -113,9 +113,9 @@ def _matvec_part(starts, idx, val, x, y, first, last):
 
 @kernel(parallel=True)
 def _matvec(starts, idx, val, x, y, shares):
-    groups = starts.size - 1
+    bounds = evenly(starts, shares)
     for part in prange(shares):
-        _matvec_part(starts, idx, val, x, y, groups * part // shares, groups * (part + 1) // shares)
+        _matvec_part(starts, idx, val, x, y, bounds[part], bounds[part + 1])
 
 
 @kernel
@@ -139,10 +139,9 @@ def _multiply_part(starts, idx, val, x, y, lanes, tile, first, last):
 
 @kernel(parallel=True)
 def _multiply(starts, idx, val, x, y, lanes, tiles, shares):
-    groups = starts.size - 1
+    bounds = evenly(starts, shares)
     for task in prange(tiles * shares):
-        share = task % shares
-        first, last = groups * share // shares, groups * (share + 1) // shares
+        first, last = bounds[task % shares], bounds[task % shares + 1]
         _multiply_part(starts, idx, val, x, y, lanes, task // shares, first, last)
 
 

@@ -11,7 +11,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import I32, I64, LANES, VECTOR, Lanes, fast, parts
+from minisparse.kernels.lanes import I32, I64, LANES, VECTOR, Lanes, evenly, fast, parts
 
 
 @intrinsic
@@ -48,8 +48,9 @@ def _matvec_part(indptr, idx, val, x, y, first, last):
 
 
 @kernel(parallel=True)
-def _matvec(indptr, idx, val, x, y, bounds):
-    for part in prange(bounds.size - 1):
+def _matvec(indptr, idx, val, x, y, shares):
+    bounds = evenly(indptr, shares)
+    for part in prange(shares):
         _matvec_part(indptr, idx, val, x, y, bounds[part], bounds[part + 1])
 
 
@@ -62,17 +63,14 @@ def matvec_plain(indptr, idx, val, x, y):
             y[i] += val[p] * x[idx[p]]
 
 
-def matvec(indptr, idx, val, x, y, bounds=None):
-    """Fill y (out) with W x: equation (1). indptr (out + 1) int64, idx and val (nnz), x (in) contiguous.
-
-    bounds(parts) gives rows that cut the matrix into parts of equal work; without it one thread works.
-    """
+def matvec(indptr, idx, val, x, y):
+    """Fill y (out) with W x: equation (1). indptr (out + 1) int64, idx and val (nnz), x (in) contiguous."""
     if not fast(val, x, y):
         matvec_plain(indptr, idx, val, x, y)
         return
-    shares = parts(val.size) if bounds else 1
+    shares = parts(val.size)
     if shares > 1:
-        _matvec(indptr, idx, val, x, y, bounds(shares))
+        _matvec(indptr, idx, val, x, y, shares)
     else:
         _matvec_part(indptr, idx, val, x, y, 0, y.size)
 

@@ -276,6 +276,18 @@ def at_least(x, size):
     return padded(x, size)
 
 
+@kernel
+def evenly(starts, parts):
+    """(parts + 1) rows that cut a matrix into parts with about as many entries each.
+
+    starts (rows + 1): the entries before each row.
+    """
+    rows = starts.size - 1
+    bounds = np.searchsorted(starts[:rows], starts[rows] * np.arange(parts + 1) // parts)
+    bounds[parts] = rows  # empty rows at the end included
+    return bounds
+
+
 def fast(*arrays):
     """Whether the vector kernels serve these arrays: all float32, and the compiler on."""
     for a in arrays:  # a product of one sample takes as long as twenty lines of Python: no generator

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import LANES
+from minisparse.kernels.lanes import LANES, evenly
 from minisparse.kernels.packing import TILE
 
 LARGEST = 1 << 20  # floats of a buffer
@@ -97,10 +97,7 @@ class Order(NamedTuple):
 
     def bounds(self, parts):
         """Rows that cut the matrix into parts of about equally many entries."""
-        shares = np.arange(parts + 1) * (self.starts[-1] / parts)
-        bounds = np.searchsorted(self.starts, shares)
-        bounds[0], bounds[-1] = 0, len(self.starts) - 1
-        return bounds
+        return evenly(self.starts, parts)
 
 
 @kernel

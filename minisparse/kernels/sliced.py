@@ -32,7 +32,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, at_least, fast, parts
+from minisparse.kernels.lanes import I64, INDEX, LANES, MASK, WIDE, Lanes, at_least, evenly, fast, parts
 
 WINDOW = 2 * LANES
 MOST = 3  # rows a lane can serve: bits 5, 6, 7
@@ -124,9 +124,9 @@ def _matvec_part(starts, window, idx, val, order, rows, share, x, y, first, last
 
 @kernel(parallel=True)
 def _matvec(starts, window, idx, val, order, rows, share, x, y, threads):
-    count = starts.size - 1
+    bounds = evenly(starts, threads)
     for part in prange(threads):
-        first, last = count * part // threads, count * (part + 1) // threads
+        first, last = bounds[part], bounds[part + 1]
         _matvec_part(starts, window, idx, val, order, rows, share, x, y, first, last)
 
 

@@ -7,6 +7,7 @@ R{dx} is its transpose applied to R{dy}.
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import prod
 from numbers import Real
 
 import numpy as np
@@ -169,10 +170,10 @@ class Flatten(PointwiseLinear):
         return dy.reshape(*dy.shape[:-1], *self.shape)
 
     def route(self, units: Array, shape: Shape, flow: Flow) -> Array:
-        return np.repeat(units, int(np.prod(shape[1:])))
+        return np.repeat(units, prod(shape[1:]))
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (int(np.prod(shape)),)
+        return (prod(shape),)
 
 
 class Dropout(PointwiseLinear):

@@ -41,7 +41,7 @@ class CSRWeight(StoredWeight):
     def _one(self, x: Array, values: Array) -> Array:
         y = np.empty(self.shape[0], dtype=x.dtype)
         p = self._pattern
-        csr.matvec(p.indptr, p.indices, values, x, y, p.order().bounds)
+        csr.matvec(p.indptr, p.indices, values, x, y)
         return y
 
 

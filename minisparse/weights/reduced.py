@@ -73,7 +73,7 @@ class ReducedWeight(StoredWeight):
         kept = self._kept_along(axis)
         if kept is None:
             return a
-        order = "F" if feature_major(a) else "C"
-        whole = np.zeros((len(a), self.shape[axis]), dtype=a.dtype, order=order)
+        shape = len(a), self.shape[axis]
+        whole = np.zeros(shape, dtype=a.dtype, order="F" if feature_major(a) else "C")
         whole[:, kept] = a
         return whole

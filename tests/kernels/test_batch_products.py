@@ -192,6 +192,20 @@ def test_parts_have_about_equally_many_entries():
         )
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_no_part_has_more_than_its_share_and_a_row(kind):
+    """Rows sorted by length, long first; the last ones, empty, belong to the last part."""
+    counts = np.repeat([40, 7, 1, 0], 6)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(kind)
+    for parts in range(1, 9):
+        bounds = lanes.evenly(starts, parts)
+        assert bounds[0] == 0 and bounds[-1] == counts.size and (np.diff(bounds) >= 0).all()
+        held = np.diff(starts[bounds])
+        assert held.sum() == counts.sum() and held.max() <= counts.sum() / parts + 40
+    assert lanes.evenly(starts[:1].repeat(4), 2).tolist()[::2] == [0, 3]  # no entry at all
+    assert lanes.evenly(starts[:1], 3).tolist() == [0, 0, 0, 0]  # no row at all
+
+
 def test_visits_are_all_rows_of_their_block_longest_first():
     rng = np.random.default_rng(6)
     for out, columns, width in ((1, 5, 2), (50, 40, 16), (2 * MOST_ROWS + 3, 30, 7), (9, 0, 4)):
