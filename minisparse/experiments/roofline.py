@@ -11,8 +11,9 @@ at intensity peak / bandwidth. The paper measures traffic between memory and cac
 least there can be), so a point lies at the highest intensity it could have.
 
 bandwidth: every thread adds up its own part of an array again and again, in vectors of 16 floats; the array
-is half of the second-level caches, half of the third-level cache, and four times that. peak: BLAS's product
-of two square matrices, and a loop of independent fused multiply-adds on registers alone (2 flops each).
+is half of the second-level caches, four times those (at most half of the third-level cache, of which others
+may have their part), and four times the third-level cache. peak: BLAS's product of two square matrices, and a
+loop of independent fused multiply-adds on registers alone (2 flops each).
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def peak(threads: int, quick: bool = False) -> dict[str, float]:
 def levels(threads: int) -> dict[str, int]:
     """Bytes of the arrays that stay in each level: own second-level caches, shared third level, memory."""
     second, third = (cache_size(level) for level in (2, 3))
-    return {"L2": threads * second // 2, "L3": max(third // 2, 2 * threads * second), "RAM": 4 * third}
+    beyond = min(4 * threads * second, max(third // 2, 2 * threads * second))
+    return {"L2": threads * second // 2, "L3": beyond, "RAM": 4 * third}
 
 
 @cache
