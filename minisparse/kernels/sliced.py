@@ -4,8 +4,8 @@
 
 Lane k works on row k of a slice, or, with Q > 1, on one of its rows k, 16 + k, ... . A step multiplies at
 most one entry per lane, all from a window of two registers, each of 16 columns from any on. S steps share a
-window, for loading one costs some processors as much as multiplying four steps; the two columns where it
-begins are stored with them. `kernels/slicing.py` places the entries. A slot's index byte:
+window, for loading one, each half from two lines of the cache, costs as much as multiplying a step; the two
+columns where it begins are stored with them. `kernels/slicing.py` places the entries. A slot's index byte:
 
     bits 0-3  column - begin of the register     bit 5 + q  the entry belongs to row 16 q + k of the slice
     bit 4     which register
