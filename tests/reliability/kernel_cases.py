@@ -229,7 +229,8 @@ def lists() -> Iterator[tuple[str, Case]]:
         gated = np.empty_like(x32)
         gate.gate(x32 - 3, x32, gated)
         facts = np.array([*widths, buffer.size, skip < 16, sliced._finite(x32)])
-        return lanes.padded(x32, 32), lanes.at_least(x32, 20), gated, facts
+        parts = lanes.evenly(np.array([0, 5, 5, 6, 20, 20]), 3)
+        return lanes.padded(x32, 32), lanes.at_least(x32, 20), gated, facts, parts
 
     yield "helpers", helpers
 
