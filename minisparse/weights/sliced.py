@@ -18,6 +18,7 @@ from minisparse.weights.stored import Geometry, StoredWeight
 # a window) from which so many share it.
 ALONE, SHARED = 5, ((4, 8), (2, 1.5), (1, 0))
 GAIN = 1.3  # less is lost to windows anyway
+APART = 1.5  # times the deviation of chance
 
 
 class SlicedWeight(StoredWeight):
@@ -54,6 +55,8 @@ class SlicedWeight(StoredWeight):
         q = self._rows_of_lane = self.rows_per_lane or (1 if per_row >= ALONE else 2)
         self._share = self.steps_per_window or next(s for s, least in SHARED if q * per_row >= least)
         self._order = longest_first(counts, q)
+        if not self._order.size and counts.size > LANES * q:
+            self._order = side_by_side(pattern)
         order = self._order.astype(np.int64) if self._order.size else np.arange(counts.size)
         self._starts = np.zeros(-(-self.shape[0] // (LANES * q)) + 1, dtype=np.int64)
         most = pattern.nnz + STEPS * self._starts.size  # windows: with an entry each, and those of padding
@@ -104,4 +107,20 @@ def longest_first(counts: Array, rows_per_lane: int) -> Array:
 
     order = np.argsort(-counts, kind="stable")
     useful = steps(counts) > GAIN * steps(counts[order])
+    return order[: counts.size if useful else 0].astype(index_type(counts.size))
+
+
+def side_by_side(pattern: CSRPattern) -> Array:
+    """(out,) the rows by their mean column, if these lie APART times as far apart as by chance; else (0,).
+
+    Rows with their entries in the same part of the matrix go through it together. The mean of k different
+    numbers of 0, ..., n - 1 that are drawn has variance (n + 1) (n - k) / (12 k).
+    """
+    columns, counts = pattern.shape[1], np.diff(pattern.indptr)
+    before = np.concatenate([[0], np.cumsum(pattern.indices, dtype=np.int64)])
+    mean = np.diff(before[pattern.indptr]) / np.maximum(counts, 1)
+    there = counts > 0
+    chance = ((columns + 1) * (columns - counts[there]) / (12 * counts[there])).sum()
+    useful = ((mean[there] - mean[there].mean()) ** 2).sum() > APART**2 * chance if there.any() else False
+    order = np.argsort(np.where(there, mean, columns), kind="stable")
     return order[: counts.size if useful else 0].astype(index_type(counts.size))

@@ -18,7 +18,8 @@ from minisparse.nn.optim import OPTIMIZERS
 from minisparse.nn.weight import MaskedWeight
 from minisparse.weights import pattern as patterns
 from minisparse.weights.formats import FORMATS, accepts, convert, entries
-from minisparse.weights.sliced import longest_first
+from minisparse.weights.pattern import CSRPattern
+from minisparse.weights.sliced import longest_first, side_by_side
 from tests.strategies import SETTINGS, generators
 from tests.strategies import masks as random_masks
 from tests.structures import BATCHES, MASKS, VALUES, blocks, fan_in, groups, layouts, masks
@@ -448,6 +449,28 @@ def test_slices_of_uneven_rows_hold_few_empty_slots():
     order = longest_first(counts, 1)
     assert order.tolist() == np.argsort(-counts, kind="stable").tolist()
     assert longest_first(np.full(40, 5), 2).size == 0
+
+
+def test_slices_of_rows_from_different_parts_of_the_matrix():
+    """Rows that keep to the left half or to the right one go together; drawn from all columns they do not."""
+    rng = np.random.default_rng(3)
+    anywhere = rng.random((320, 400)).argsort(axis=1) < 40
+    left = rng.random((320, 200)).argsort(axis=1) < 40
+    halves = np.zeros((320, 400), dtype=bool)
+    halves[::2, :200], halves[1::2, 200:] = left[::2], left[1::2]
+    empty = halves & (np.arange(320) % 40 != 0)[:, None]
+    for mask, moved in ((anywhere, False), (halves, True), (empty, True), (np.ones((64, 8), bool), False)):
+        dense = rng.standard_normal(mask.shape).astype(np.float32) * mask
+        weight = FORMATS["sliced"].from_dense(dense, mask)
+        assert (weight._order.size > 0) == moved
+        assert (weight.dense() == dense).all() and (weight.mask == mask).all()
+        assert weight.param.value.size < 1.3 * max(mask.sum(), 320)
+        x = rng.standard_normal((1, mask.shape[1])).astype(np.float32)
+        assert_allclose(weight.apply(x, EVAL)[0], dense @ x[0], rtol=1e-4, atol=1e-4)
+    order = side_by_side(CSRPattern.from_mask(empty))
+    assert (order[:152] % 2 == 0).all() and (order[152:312] % 2 == 1).all()
+    assert order[312:].tolist() == list(range(0, 320, 40))  # empty rows last
+    assert side_by_side(CSRPattern.from_mask(np.zeros((5, 9), dtype=bool))).size == 0
 
 
 def test_bad_arguments_name_themselves():
