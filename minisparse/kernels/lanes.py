@@ -131,13 +131,6 @@ class Lanes:
         """A float in all lanes."""
         return _splat(self.builder, scalar, VECTOR)
 
-    def repeated(self, word):
-        """A 32-bit word in all 16 lanes, or the halves of a 64-bit word in turn."""
-        vector = ir.VectorType(word.type, LANES * 32 // word.type.width)
-        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), word, I32(0))
-        pick = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
-        return self.builder.bitcast(self.builder.shuffle_vector(first, first, pick), INDEX)
-
     def fma(self, a, b, c):
         """a b + c, rounded once."""
         return self.call(f"llvm.fma.v{a.type.count}f32", a.type, [a, b, c])

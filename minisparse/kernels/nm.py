@@ -73,7 +73,8 @@ _slice16_8, _slice16_4, _slice16_2 = _slice(16, 8), _slice(16, 4), _slice(16, 2)
 @kernel
 def _part(words, val, group, keep, x, y, first, last):
     count = words.shape[1]
-    flat, inputs = words.reshape(-1), at_least(x, count * (64 if group == 4 else 128) // keep)
+    steps = 16 if group == 4 else 8  # T
+    flat, inputs = words.reshape(-1), at_least(x, count * steps * group // keep)
     for g in range(first, last):
         w0, y0 = g * count * LANES, g * LANES
         if group == 4 and keep == 2:

@@ -16,7 +16,7 @@ column, as long as there are 16.
 import numpy as np
 
 from minisparse.kernels.jit import kernel
-from minisparse.kernels.vector import LANES
+from minisparse.kernels.sliced import LANES, STEPS, WINDOW
 
 REACH = 80  # columns; looking further ahead takes longer and saves a slot in a hundred
 
@@ -94,11 +94,11 @@ def arrange(indptr, indices, columns, order, rows, share, starts, window, slot, 
                     taken[j] = True
                     slot[entry[j]] = (step + used[k]) * LANES + k
                     at = column[j] - a if near else LANES + column[j] - b
-                    code[entry[j]] = at + (2 * LANES << spot[j] // LANES)
+                    code[entry[j]] = at + (WINDOW << spot[j] // LANES)
                     used[k] += 1
                 j += 1
             step += share
             while head < size and taken[head]:
                 head += 1
-        step += -step % 4
+        step += -step % STEPS
         starts[g + 1] = step

@@ -27,6 +27,15 @@ def placed(mask, rows=1, share=1, order=None):
     return window[: starts[-1] // share].astype(int), np.diff(starts), places
 
 
+def taken(waits, begins, share):
+    """{lane: its (column, row in the slice)} that registers which begin there serve, of those that wait."""
+    found = {k: [] for k in range(LANES)}
+    for c, i in waits:
+        if any(b <= c < b + LANES for b in begins) and len(found[i % LANES]) < share:
+            found[i % LANES].append((c, i))
+    return found
+
+
 def naive(mask, rows, share, order):
     """The same windows and places by trying every column for the second register."""
     last = max(0, mask.shape[1] - LANES)
@@ -37,21 +46,12 @@ def naive(mask, rows, share, order):
         first_step = step
         while waits:
             a = min(waits[0][0], last)
-
-            def taken(begins):
-                """What each lane takes of registers that begin there."""
-                found = {k: [] for k in range(LANES)}
-                for c, i in ahead:  # noqa: B023
-                    if any(b <= c < b + LANES for b in begins) and len(found[i % LANES]) < share:
-                        found[i % LANES].append((c, i))
-                return found
-
             ahead = [(c, i) for c, i in waits if c < a + REACH + LANES]
             beside = {min(c, last) for c, _ in ahead if a + LANES <= c < a + REACH}
-            counts = {b: sum(map(len, taken([a, b]).values())) for b in beside}
-            alone = sum(map(len, taken([a]).values()))
+            counts = {b: sum(map(len, taken(ahead, [a, b], share).values())) for b in beside}
+            alone = sum(map(len, taken(ahead, [a], share).values()))
             b = next((b for b in sorted(counts) if counts[b] == max(counts.values()) > alone), a)
-            for k, some in taken([a, b]).items():
+            for k, some in taken(ahead, [a, b], share).items():
                 for t, (c, i) in enumerate(some):
                     near = c < a + LANES
                     place = (step + t, k, int(not near), c - (a if near else b), i // LANES)
